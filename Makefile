@@ -1,0 +1,56 @@
+# `make run` sets up and runs the main job; `make test` sets up and runs every check.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := flows tasks lightning_modules recognition
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check test-all lint docs lock bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## Create .venv from the lock file
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make PYTHON=python3.12 ..." % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $$UV pip install --quiet --require-hashes --compile-bytecode -r requirements.lock && \
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $$UV pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup  ## Run the main job on the embedded images
+	$(BIN)/recognition train experiments/digits_cnn.yaml
+
+lint: setup  ## Style, types and layering
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint  ## The quick inner loop: lint and the tests that need no server
+	$(BIN)/pytest -q -m "not server and not slow"
+
+test: lint  ## Every check
+	$(BIN)/pytest -m "not slow"
+
+test-all: lint  ## Every check, the long forms too
+	$(BIN)/pytest
+
+docs: setup  ## Write the generated pages and the schema anew
+	$(BIN)/python docs/generate.py
+
+lock: setup  ## Resolve requirements.lock anew from pyproject.toml
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	$$UV pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+bench: setup  ## Measure; results go to docs/benchmarks.md
+	$(BIN)/python benchmarks/training_throughput.py
+	$(BIN)/python benchmarks/orchestration_share.py
+
+clean:  ## Remove what running and testing left behind (not the environment)
+	rm -rf var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

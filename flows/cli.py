@@ -1,0 +1,179 @@
+"""The command line ``recognition``. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recognition.errors import RecognitionError
+
+app = typer.Typer(
+    name="recognition",
+    help="Turn labelled images into a scored, registered model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, the last line.")]
+USER_MISTAKE, INTERRUPTED = 2, 130
+
+
+@app.command()
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[EXPERIMENT.yaml] [section.key=value ...]",
+            help="An experiment file (none: the default experiment) and settings on top of it.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download, augment, train, evaluate and register, as one tracked run."""
+    from recognition.configuration import load_experiment
+
+    file, overrides = _file_and_settings(words or [])
+    experiment = load_experiment(file, overrides)
+    _begin_loading()
+    from flows.identity import check_server
+    from flows.training import train as train_flow
+
+    check_server()
+    result = train_flow(**{name: getattr(experiment, name) for name in type(experiment).model_fields})
+    if as_json:
+        _print_json(result.model_dump(mode="json"))
+    else:
+        from flows.summaries import print_training
+
+        print_training(result)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="models:/name@alias, models:/name/1, a name (its champion) or a run's id.")
+    ],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[evaluation.key=value ...]", help="Settings of the evaluation.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model again on the test images of the run that made it."""
+    from recognition.configuration import load_experiment
+
+    _, overrides = _file_and_settings(words or [])
+    if any(not word.startswith("evaluation.") for word in overrides):
+        raise typer.BadParameter("only settings of the section evaluation can be given here")
+    evaluation = load_experiment(None, overrides).evaluation
+    _begin_loading()
+    from flows.evaluation import evaluate as evaluate_flow
+    from flows.identity import check_server
+
+    check_server()
+    result = evaluate_flow(model=model, evaluation=evaluation)
+    if as_json:
+        _print_json(result.model_dump(mode="json"))
+    else:
+        from flows.summaries import print_evaluation
+
+        print_evaluation(result)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="models:/name@alias, models:/name/1, a name (its champion) or a run's id.")
+    ],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    top_k: Annotated[int, typer.Option(min=0, help="So many classes an image; 0: all.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Classify image files."""
+    from recognition.prediction import classify_files
+
+    answers = classify_files(model, images, top_k)
+    if as_json:
+        _print_json({"model": model, "predictions": answers})
+    else:
+        for answer in answers:
+            typer.echo(f"{answer['image']}: {answer['label']} ({answer['confidence']:.4f})")
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="datasets|networks|policies|experiments")],
+    containing: Annotated[str, typer.Argument(help="Only names with this text in them.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show what can be chosen."""
+    from flows.listing import LISTS
+    from recognition.errors import ConfigurationError
+
+    if what not in LISTS:
+        raise ConfigurationError(f"{what!r} is none of {', '.join(LISTS)}.")
+    found = {name: about for name, about in LISTS[what]().items() if containing in name}
+    if as_json:
+        _print_json({what: found})
+        return
+    width = max((len(name) for name in found), default=0)
+    for name, about in found.items():
+        typer.echo(f"{name:<{width}}  {about}".rstrip())
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check environment, devices, servers and disk, and say what is missing."""
+    from flows.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json({"ok": all(f.ok for f in findings), "checks": [f.as_dict() for f in findings]})
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.text}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _file_and_settings(words: list[str]) -> tuple[Path | None, list[str]]:
+    """The experiment file, if the first word is no setting, and the settings."""
+    if words and "=" not in words[0]:
+        return Path(words[0]), words[1:]
+    return None, words
+
+
+def _begin_loading() -> None:
+    """Let the process that stages are forked from import torch while this one imports Prefect."""
+    from tasks.isolation import start_host
+
+    start_host()
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    sys.stdout.flush()
+    typer.echo(json.dumps(content, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and exit code 2."""
+    try:
+        app()
+    except RecognitionError as mistake:
+        typer.echo(f"error: {mistake}", err=True)
+        _leave(USER_MISTAKE)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        _leave(INTERRUPTED)
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Score a model again, on the test images of the run that made it."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.identity import prefect_tags, show_mistakes_plainly
+from recognition import registry, tracking
+from recognition.configuration import build_experiment
+from recognition.experiment import Evaluation
+from recognition.records import EvaluationResult
+from tasks.download import download
+from tasks.evaluate import evaluate as score
+from tasks.isolation import start_host
+from tasks.reporting import link_to_mlflow, report
+
+show_mistakes_plainly()
+
+
+@flow(name="evaluate", flow_run_name="evaluate {model}")
+def evaluate(model: str, evaluation: Evaluation = Evaluation()) -> EvaluationResult:
+    """Score a registered model or a run's model on its test images.
+
+    Args:
+        model: models:/name@alias, models:/name/version, a registered name (its champion), or a run's id.
+        evaluation: What is measured on the test images.
+    """
+    start_host()
+    source_run = registry.run_of(model)
+    bundle = registry.fetch_bundle(model)
+    made_with = build_experiment(tracking.experiment_of(source_run))
+    experiment = made_with.model_copy(update={"evaluation": evaluation, "name": f"evaluate {made_with.run_name}"})
+    tags = {"evaluated.model": model, "evaluated.run_id": source_run}
+    with tracking.tracked_run(experiment, prefect_tags() | tags) as run_id:
+        link_to_mlflow(tracking.run_url(run_id))
+        prepared = download(run_id, experiment.data)
+        scores = score(run_id, prepared, bundle, evaluation, experiment.training.accelerator)
+        report(experiment.run_name, scores, None, tracking.run_url(run_id))
+    return tracking.evaluation_result(run_id, model, source_run, scores)

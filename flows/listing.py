@@ -1,0 +1,58 @@
+"""What can be chosen: names and one line about each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from recognition.settings import project_root
+
+
+def datasets() -> dict[str, str]:
+    """Named data sets; a folder or an archive of one's own is named by its path."""
+    from recognition.sources import SOURCES
+
+    return {name: (source.__doc__ or "").strip().split("\n")[0] for name, source in SOURCES.items()}
+
+
+def networks() -> dict[str, str]:
+    """Networks of our own, torchvision's classifiers and timm's models."""
+    import timm
+    from torchvision import models
+
+    found = {
+        "auto": "cnn, fitted to the images",
+        "cnn": "the small convolutional family, by model.channels and model.dense",
+    }
+    found.update({f"torchvision/{name}": "" for name in models.list_models(module=models)})
+    found.update({f"timm/{name}": "" for name in timm.list_models()})
+    return found
+
+
+def policies() -> dict[str, str]:
+    """Augmentation presets and their transforms."""
+    import yaml
+
+    import recognition
+
+    text = (Path(recognition.__file__).parent / "policies.yaml").read_text()
+    content: dict[str, list[dict[str, object]]] = yaml.safe_load(text)
+    found = {name: ", ".join(key for item in items for key in item) or "no change" for name, items in content.items()}
+    return {"auto": "chosen by the images' size and channels", **found}
+
+
+def experiments() -> dict[str, str]:
+    """Our experiment files and the first line of each."""
+    folder = project_root() / "experiments"
+    return {
+        f"experiments/{path.name}": path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").strip()
+        for path in sorted(folder.glob("*.yaml"))
+    }
+
+
+LISTS: dict[str, Callable[[], dict[str, str]]] = {
+    "datasets": datasets,
+    "networks": networks,
+    "policies": policies,
+    "experiments": experiments,
+}

@@ -1,0 +1,51 @@
+"""What a command says at its end, for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from recognition.records import EvaluationResult, TrainingResult
+from recognition.settings import home, tracking_uri
+
+MAIN_SCORES = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "roc_auc_macro", "average_precision_macro")
+
+
+def print_training(result: TrainingResult) -> None:
+    """Scores, the registered version, the time of each stage, and where to look."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(_scores_table(result.metrics))
+    if result.model:
+        console.print(f"model    {result.model.uri}  {', '.join(result.model.aliases)}  ({result.model.verdict})")
+    seconds = "  ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
+    console.print(f"seconds  {seconds}")
+    console.print(f"run      {result.run_id}")
+    _where_to_look(console)
+
+
+def print_evaluation(result: EvaluationResult) -> None:
+    """Scores, how far they are from the recorded ones, and where to look."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(_scores_table(result.metrics))
+    console.print(f"model    {result.model}, made by run {result.evaluated_run_id}")
+    console.print(f"         largest difference to that run's scores: {result.largest_difference:.2g}")
+    console.print(f"run      {result.run_id}")
+    _where_to_look(console)
+
+
+def _scores_table(metrics: dict[str, float]) -> Table:
+    table = Table("test score", "value")
+    for name in MAIN_SCORES:
+        if f"test/{name}" in metrics:
+            table.add_row(name, f"{metrics[f'test/{name}']:.4f}")
+    return table
+
+
+def _where_to_look(console: Console) -> None:
+    uri = tracking_uri()
+    if uri.startswith("http"):
+        console.print(f"look     {uri}")
+    else:
+        console.print(f"look     .venv/bin/mlflow ui --backend-store-uri {uri}    then http://127.0.0.1:5000")
+        console.print("         .venv/bin/prefect server start    then http://127.0.0.1:4200")
+    console.print(f"state    {home()}")

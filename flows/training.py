@@ -1,0 +1,75 @@
+"""The main job: labelled images in, a scored and registered model out."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.identity import prefect_tags, show_mistakes_plainly
+from recognition import tracking
+from recognition.experiment import Augmentation, Data, Evaluation, Experiment, Model, Registration, Training
+from recognition.records import TrainingResult
+from recognition.sources import check_source
+from tasks.augment import augment
+from tasks.download import download
+from tasks.evaluate import evaluate
+from tasks.isolation import run_isolated, start_host
+from tasks.register import register
+from tasks.reporting import link_to_mlflow, report
+from tasks.train import fit
+
+show_mistakes_plainly()
+
+
+def _run_name() -> str:
+    parameters = flow_run.parameters
+    return Experiment(name=parameters["name"], data=parameters["data"]).run_name
+
+
+@flow(name="train", flow_run_name=_run_name)
+def train(
+    name: str = "",
+    seed: int = 0,
+    data: Data = Data(),
+    augmentation: Augmentation = Augmentation(),
+    model: Model = Model(),
+    training: Training = Training(),
+    evaluation: Evaluation = Evaluation(),
+    registration: Registration = Registration(),
+) -> TrainingResult:
+    """Turn labelled images into a registered model.
+
+    Args:
+        name: What people read in Prefect and MLflow. Empty: the data's name.
+        seed: Seed of initialisation, shuffling and augmentation.
+        data: Which images, how they are split, and the size they are prepared at.
+        augmentation: How training images are varied and how all images are normalised.
+        model: Which network learns, and with which weights it starts.
+        training: How the network learns, for how long and on what.
+        evaluation: What is measured on the test images.
+        registration: Under which name the model is registered, and when it becomes champion.
+    """
+    experiment = Experiment(
+        name=name,
+        seed=seed,
+        data=data,
+        augmentation=augmentation,
+        model=model,
+        training=training,
+        evaluation=evaluation,
+        registration=registration,
+    )
+    start_host()
+    check_source(experiment.data)
+    with tracking.tracked_run(experiment, prefect_tags()) as run_id:
+        run_isolated("lightning_modules.training:check", experiment)
+        link_to_mlflow(tracking.run_url(run_id))
+        prepared = download(run_id, experiment.data)
+        policy = augment(run_id, prepared, experiment.augmentation, experiment.seed)
+        trained = fit(run_id, prepared, policy, experiment)
+        scores = evaluate(
+            run_id, prepared, trained.bundle, experiment.evaluation, experiment.training.accelerator, trained
+        )
+        version = register(run_id, experiment, prepared, trained, scores)
+        report(experiment.run_name, scores, version, tracking.run_url(run_id))
+    return tracking.training_result(run_id, version)

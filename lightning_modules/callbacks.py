@@ -1,0 +1,66 @@
+"""What a training reports while it runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from recognition.errors import RecognitionError
+from recognition.events import Emit, EpochEnd, Progress
+
+SECONDS_BETWEEN_REPORTS = 0.25
+
+
+class Reports(pl.Callback):
+    """Emits progress a few times a second and all metrics once an epoch, from the first process only."""
+
+    def __init__(self, emit: Emit, epochs: int) -> None:
+        self._emit = emit
+        self._epochs = epochs
+        self._reported = 0.0
+        self._epoch_began = 0.0
+        self.history: dict[str, list[float]] = {}
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._epoch_began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if now - self._reported < SECONDS_BETWEEN_REPORTS or not trainer.is_global_zero:
+            return
+        self._reported = now
+        per_epoch = int(trainer.num_training_batches)
+        done = trainer.current_epoch * per_epoch + batch_idx + 1
+        text = f"epoch {trainer.current_epoch + 1}/{self._epochs}"
+        self._emit(Progress("train", done, self._epochs * per_epoch, "steps", text))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = {name: _number(value) for name, value in trainer.callback_metrics.items()}
+        metrics["train/learning_rate"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        metrics["train/seconds_per_epoch"] = time.perf_counter() - self._epoch_began
+        for name, value in metrics.items():
+            self.history.setdefault(name, []).append(value)
+        if trainer.is_global_zero:
+            self._emit(EpochEnd(trainer.current_epoch, self._epochs, metrics))
+
+
+class FiniteLoss(pl.Callback):
+    """Stops a training whose loss is no number any more, at the end of the epoch."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = _number(trainer.callback_metrics["train/loss"])
+        if not math.isfinite(loss):
+            raise RecognitionError(
+                f"training: the loss is {loss} after epoch {trainer.current_epoch + 1}. "
+                "Lower training.learning_rate, or set training.gradient_clip=1."
+            )
+
+
+def _number(value: Tensor | float) -> float:
+    return float(value)

@@ -1,0 +1,188 @@
+"""Batches from the prepared store: whole-batch reads, uint8, augmentation keyed by (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from recognition import datasets, policies, randomness
+
+PIXELS_WORTH_A_WORKER = 96 * 96
+Key = tuple[int, int]
+"""(epoch, position in the split): the epoch travels with the index, since worker processes see no other sign of it."""
+
+
+@dataclass
+class Batch:
+    """Images as stored and what belongs to them.
+
+    Attributes:
+        images: uint8 (N, C, H, W), channels last in memory.
+        labels: int64 (N,).
+        positions: int64 (N,), places in the split.
+        share: this process's part of the batch times the number of processes; 1 for one process. A loss that is a mean
+            over the local part times ``share``, averaged over processes, is the mean over the batch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    positions: Tensor
+    share: float = 1.0
+
+    def pin_memory(self) -> Batch:
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.positions.pin_memory(), self.share)
+
+    def to(self, device: torch.device, non_blocking: bool = True) -> Batch:
+        return Batch(
+            self.images.to(device, non_blocking=non_blocking),
+            self.labels.to(device, non_blocking=non_blocking),
+            self.positions.to(device, non_blocking=non_blocking),
+            self.share,
+        )
+
+
+class SplitDataset(Dataset[Batch]):
+    """A split that gives whole batches; with an augmentation policy, each image is drawn by its key."""
+
+    def __init__(self, path: Path, split: str, policy: Path | None = None, seed: int = 0, world_size: int = 1) -> None:
+        self._split = datasets.open_arrays(path).split(split)
+        self._labels = self._split.labels
+        self._policy = policy
+        self._seed = seed
+        self._world_size = world_size
+        self._augmenter: policies.Augmenter | None = None
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, keys: list[tuple[Key, int]]) -> Batch:
+        """The batch of the given keys, each with the size of the whole batch over all processes."""
+        positions = np.array([position for (_, position), _ in keys], dtype=np.int64)
+        images = self._split.batch(positions)
+        if self._policy is not None:
+            augmenter = self._augmenter_here(self._policy)
+            images = np.stack(
+                [augmenter(image, epoch, position) for image, ((epoch, position), _) in zip(images, keys, strict=True)]
+            )
+        whole = keys[0][1]
+        return Batch(
+            torch.from_numpy(images).permute(0, 3, 1, 2),
+            torch.from_numpy(self._labels[positions]),
+            torch.from_numpy(positions),
+            len(keys) * self._world_size / whole,
+        )
+
+    def _augmenter_here(self, policy: Path) -> policies.Augmenter:
+        if self._augmenter is None:
+            pipeline = policies.from_json(policy.read_text())
+            self._augmenter = policies.Augmenter(pipeline, self._seed)
+        return self._augmenter
+
+
+class KeyedBatches(Sampler[list[tuple[Key, int]]]):
+    """Batches of keys: each sample once an epoch, the same batches whatever the number of processes.
+
+    Each process takes every ``world_size``-th sample of a batch. A last batch that is too small to give each process a
+    sample is left out of training.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.epoch = 0
+        self._length = length
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shuffle = shuffle
+        self._rank = rank
+        self._world_size = world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        whole, left = divmod(self._length, self._batch_size)
+        return whole + (1 if left >= self._world_size else 0)
+
+    def __iter__(self) -> Iterator[list[tuple[Key, int]]]:
+        order: NDArray[np.int64] = np.arange(self._length)
+        if self._shuffle:
+            order = randomness.permutation(self._seed, self.epoch, self._length)
+        for number in range(len(self)):
+            batch = order[number * self._batch_size : (number + 1) * self._batch_size]
+            mine = batch[self._rank :: self._world_size]
+            yield [((self.epoch, int(position)), len(batch)) for position in mine]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class ImageData(pl.LightningDataModule):
+    """The train and val splits of a prepared data set."""
+
+    def __init__(
+        self,
+        path: Path,
+        policy: Path | None,
+        batch_size: int,
+        seed: int,
+        loader_workers: int = -1,
+        pin_memory: bool = False,
+    ) -> None:
+        """Bind the prepared data set's folder and a policy file (none: no augmentation).
+
+        Args:
+            path: the prepared data set.
+            policy: what ``policies.to_json`` wrote.
+            batch_size: images a step, over all processes.
+            seed: of shuffling and augmentation.
+            loader_workers: processes that augment; -1 chooses them by image size, policy and processors.
+            pin_memory: for a faster copy to a GPU.
+        """
+        super().__init__()
+        self._path = path
+        self._policy = policy
+        self._batch_size = batch_size
+        self._seed = seed
+        self._pin_memory = pin_memory
+        self._workers = loader_workers if loader_workers >= 0 else self._fitting_workers()
+
+    def _fitting_workers(self) -> int:
+        """None where reading costs less than handing a batch over: no policy, or small images."""
+        record = datasets.load(self._path)
+        if self._policy is None or record.height * record.width < PIXELS_WORTH_A_WORKER:
+            return 0
+        return max(0, min(8, (os.cpu_count() or 1) // 2))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("train", self._policy, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("val", None, shuffle=False)
+
+    def _loader(self, split: str, policy: Path | None, shuffle: bool) -> DataLoader[Batch]:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        dataset = SplitDataset(self._path, split, policy, self._seed, world_size)
+        batches = KeyedBatches(len(dataset), self._batch_size, self._seed, shuffle, rank, world_size)
+        workers = self._workers if policy is not None else 0
+        return DataLoader(
+            dataset,
+            sampler=batches,
+            batch_size=None,  # the sampler draws whole batches
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self._pin_memory,
+        )

@@ -1,0 +1,37 @@
+"""What a user can do wrong: one exception type per kind of mistake, each message naming the offender and the fix."""
+
+
+class RecognitionError(Exception):
+    """A mistake that the user can mend; shown as one message, without a traceback."""
+
+
+class ConfigurationError(RecognitionError):
+    """A setting is unknown, out of its bounds, or does not fit the others."""
+
+
+class DataError(RecognitionError):
+    """Images or labels cannot be used as they are."""
+
+
+class DownloadError(RecognitionError):
+    """A file could not be fetched whole and unchanged from any of its addresses."""
+
+
+class StorageError(RecognitionError):
+    """The state folder cannot be written: no space, no permission."""
+
+
+class ModelError(RecognitionError):
+    """A model is not registered, not complete, or not one of ours."""
+
+
+class ImageError(RecognitionError):
+    """What was given as an image is none."""
+
+
+class TrackingError(RecognitionError):
+    """The tracking server or store does not answer, or does not hold what was asked for."""
+
+
+class StageError(RuntimeError):
+    """A stage's own process failed; the message holds the traceback of that process."""

@@ -1,0 +1,356 @@
+"""The experiment: one frozen model, one section a stage.
+
+It is the YAML file, the flow's parameters, the form in the Prefect UI and the parameters in MLflow. Values that mean
+"not set" are neutral ones (empty text, 0, ``auto``), so that every field is a plain field of a form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import PurePosixPath
+from typing import Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from recognition.settings import PromotionMetric, tracking_settings
+
+Preset = Literal["auto", "none", "shift_rotate", "flip_crop", "photo", "strong"]
+Normalization = Literal["auto", "dataset", "half", "imagenet", "none"]
+PRESETS: tuple[str, ...] = get_args(Preset)
+NETWORK_FAMILIES = ("timm/", "torchvision/")
+PLAIN_NETWORKS = ("auto", "cnn")
+
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    unit: str = "",
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    examples: list[Any] | None = None,
+) -> Any:
+    """Declare one field: its default, one sentence about it, its unit and its bounds."""
+    text = f"{description} Unit: {unit}." if unit else description
+    extra: dict[str, JsonValue] | None = {"unit": unit} if unit else None
+    return Field(default, description=text, ge=ge, gt=gt, le=le, lt=lt, examples=examples, json_schema_extra=extra)
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Data(Section):
+    """Which images, how they are split, and the size they are prepared at."""
+
+    source: str = setting(
+        "digits",
+        "A data set's name (digits, mnist, fashion_mnist, cifar10, cifar100), a folder with one sub-folder per class,"
+        " or a zip or tar of such a folder, by path or http(s) address.",
+        examples=["digits", "fashion_mnist", "/data/flowers", "https://example.org/flowers.zip"],
+    )
+    mirror: str = setting(
+        "",
+        "A base address of your own for the named data sets (http, https, file or a folder), under which"
+        " <data set>/<original file name> lies. Empty: the public mirrors.",
+    )
+    checksum: str = setting(
+        "", "What an archive must hash to, as sha256:<hex> or md5:<hex>. Empty: not checked.", examples=["sha256:…"]
+    )
+    image_size: int = setting(
+        0,
+        "Side of the prepared square images. 0: as stored when all images are of one size, else fitted to them.",
+        unit="pixels",
+        ge=0,
+        le=1024,
+    )
+    channels: Literal["auto", "gray", "rgb"] = setting(
+        "auto", "Gray (1 channel) or colour (3 channels). auto: gray when every image is gray."
+    )
+    resize: Literal["crop", "pad", "stretch"] = setting(
+        "crop",
+        "How an image of another shape is brought to size: its middle cropped, its short sides padded with black,"
+        " or stretched.",
+    )
+    test_fraction: float = setting(
+        0.2, "Share of the images kept for the test, where the source has no test set.", unit="fraction", gt=0, lt=0.9
+    )
+    val_fraction: float = setting(
+        0.1,
+        "Share of the images that are not test kept for validation, where the source has no validation set.",
+        unit="fraction",
+        gt=0,
+        lt=0.9,
+    )
+    split_seed: int = setting(
+        0, "Seed of the split, apart from the training seed: every repeat is judged on the same images.", ge=0
+    )
+    unreadable: Literal["fail", "skip"] = setting(
+        "fail", "What to do with files that are no whole image: stop and name them, or leave them out and name them."
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_given(cls, source: str) -> str:
+        if not source.strip():
+            raise ValueError("must name a data set, a folder or an archive")
+        return source.strip()
+
+    @field_validator("checksum")
+    @classmethod
+    def _checksum_names_its_kind(cls, checksum: str) -> str:
+        lengths = {"sha256": 64, "md5": 32}
+        kind, _, value = checksum.partition(":")
+        if checksum and (lengths.get(kind) != len(value) or set(value.lower()) - set("0123456789abcdef")):
+            raise ValueError("must be sha256:<64 hex digits> or md5:<32 hex digits>")
+        return checksum.lower()
+
+
+class Augmentation(Section):
+    """How training images are varied and how all images are normalised."""
+
+    preset: Preset = setting(
+        "auto",
+        "A named policy. auto: shift_rotate for small gray images, flip_crop for small colour ones, photo for larger"
+        " ones.",
+    )
+    transforms: tuple[dict[str, dict[str, Any]], ...] = setting(
+        (),
+        "Albumentations transforms in order, each as {Name: {argument: value}}; they replace the preset. @height and"
+        " @width stand for the prepared size.",
+        examples=[[{"HorizontalFlip": {"p": 0.5}}]],
+    )
+    normalization: Normalization = setting(
+        "auto",
+        "Mean and standard deviation that pixels are normalised with: of the training images (dataset), 0.5 and 0.5"
+        " (half), ImageNet's, or none (only divided by 255). auto: ImageNet's for pretrained networks, else dataset.",
+    )
+    mixup: float = setting(0.0, "Alpha of mixup's Beta distribution. 0: no mixup.", ge=0, le=10)
+    cutmix: float = setting(
+        0.0,
+        "Alpha of CutMix's Beta distribution. 0: no CutMix. With mixup too, each batch draws one of them.",
+        ge=0,
+        le=10,
+    )
+    preview: int = setting(8, "Columns of the preview grid.", unit="images", ge=1, le=32)
+
+
+class Model(Section):
+    """Which network learns, and with which weights it starts."""
+
+    network: str = setting(
+        "auto",
+        "cnn (the small convolutional family below), timm/<name> or torchvision/<name>. auto: cnn.",
+        examples=["auto", "cnn", "timm/resnet18", "torchvision/mobilenet_v3_small"],
+    )
+    head: Literal["auto", "softmax", "sigmoid"] = setting(
+        "auto",
+        "softmax: one logit a class and cross-entropy. sigmoid: one logit and binary cross-entropy, for two classes."
+        " auto: sigmoid for two classes.",
+    )
+    channels: tuple[int, ...] = setting(
+        (), "cnn: output channels of each convolution block. Empty: fitted to the image size.", examples=[[32, 64]]
+    )
+    kernel_size: int = setting(3, "cnn: side of the convolution kernels.", unit="pixels", ge=1, le=11)
+    padding: Literal["same", "valid"] = setting("same", "cnn: pad convolutions to keep the size, or do not.")
+    pooled_blocks: int = setting(
+        -1, "cnn: how many blocks, from the first, end in a 2x2 max-pool. -1: all of them.", ge=-1, le=16
+    )
+    batch_norm: bool = setting(True, "cnn: batch normalisation after each convolution.")
+    neck: Literal["auto", "flatten", "average"] = setting(
+        "auto", "cnn: how the last feature map becomes a vector. auto: flatten up to 8x8, else its average."
+    )
+    dense: tuple[int, ...] = setting(
+        (), "cnn: units of each dense layer before the output.", unit="units", examples=[[64]]
+    )
+    dropout: float = setting(
+        0.0, "Dropout before the output (and after each dense layer).", unit="fraction", ge=0, lt=1
+    )
+    pretrained: bool = setting(False, "timm and torchvision: start from the hub's pretrained weights.")
+    weights: str = setting(
+        "",
+        "A local file to start from (.safetensors, or .pt/.pth that holds tensors only). Layers of another shape than"
+        " the network's output are left as they are initialised.",
+    )
+
+    @field_validator("channels", "dense")
+    @classmethod
+    def _widths_are_positive(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 1 <= width <= 4096 for width in widths) or len(widths) > 16:
+            raise ValueError("must be at most 16 numbers from 1 to 4096")
+        return widths
+
+    @field_validator("network")
+    @classmethod
+    def _network_is_of_a_known_family(cls, network: str) -> str:
+        if network not in PLAIN_NETWORKS and not network.startswith(NETWORK_FAMILIES):
+            raise ValueError(_not_one_of(network, [*PLAIN_NETWORKS, *(f"{f}<name>" for f in NETWORK_FAMILIES)]))
+        return network
+
+    @model_validator(mode="after")
+    def _pools_fit_blocks(self) -> Self:
+        if self.channels and self.pooled_blocks > len(self.channels):
+            raise ValueError(f"pooled_blocks is {self.pooled_blocks}, but channels names {len(self.channels)} blocks")
+        return self
+
+
+class Training(Section):
+    """How the network learns, for how long and on what."""
+
+    epochs: int = setting(15, "Passes over the training images.", unit="epochs", ge=1, le=10_000)
+    batch_size: int = setting(64, "Images a step, over all devices.", unit="images", ge=1, le=65_536)
+    optimizer: Literal["adam", "adamw", "sgd"] = setting("adamw", "Adam, AdamW, or SGD with momentum.")
+    learning_rate: float = setting(2e-3, "The schedule's highest learning rate.", gt=0, le=100)
+    momentum: float = setting(0.9, "SGD: momentum (Nesterov's).", ge=0, lt=1)
+    weight_decay: float = setting(
+        1e-2, "L2 penalty (adam, sgd) or decoupled weight decay (adamw); not on biases and normalisation.", ge=0, le=10
+    )
+    l1: float = setting(0.0, "Factor of the L1 penalty on weights.", ge=0, le=10)
+    loss: Literal["cross_entropy", "focal"] = setting("cross_entropy", "Cross-entropy, or focal loss.")
+    focal_gamma: float = setting(2.0, "Focal loss: how much easy images count less.", ge=0, le=10)
+    label_smoothing: float = setting(0.0, "Share of a label spread over all classes.", unit="fraction", ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", "balanced: each class weighs in the loss inversely to its count."
+    )
+    schedule: Literal["constant", "cosine", "one_cycle", "step"] = setting(
+        "one_cycle", "How the learning rate moves, step by step."
+    )
+    warmup_epochs: float = setting(
+        0.0, "Linear warm-up before constant, cosine and step schedules.", unit="epochs", ge=0, le=1000
+    )
+    step_epochs: int = setting(10, "step: epochs between two drops.", unit="epochs", ge=1, le=10_000)
+    step_factor: float = setting(0.1, "step: what the rate is multiplied by at a drop.", gt=0, lt=1)
+    gradient_clip: float = setting(0.0, "Largest norm of the gradient. 0: not clipped.", ge=0, le=1e6)
+    accumulate: int = setting(1, "Batches whose gradients are added up for one step.", unit="batches", ge=1, le=1024)
+    ema_decay: float = setting(
+        0.0, "Decay of the exponential moving average of the weights, used for scoring. 0: none.", ge=0, lt=1
+    )
+    early_stopping: int = setting(
+        0, "Stop when the validation loss has not improved for so many epochs. 0: never.", unit="epochs", ge=0, le=1000
+    )
+    monitor: Literal["val/loss", "val/accuracy", "val/f1_macro"] = setting(
+        "val/loss", "The validation score whose best epoch is kept."
+    )
+    freeze: Literal["none", "backbone", "staged"] = setting(
+        "none",
+        "Transfer learning. backbone: only the head learns until unfreeze_epoch. staged: from there on one more stage"
+        " learns each epoch, the last first.",
+    )
+    unfreeze_epoch: int = setting(
+        0, "Epoch from which a frozen backbone learns. 0: backbone never, staged from the first.", unit="epochs", ge=0
+    )
+    layer_decay: float = setting(
+        1.0, "Each stage's learning rate is that of the stage above it times this. 1: all alike.", gt=0, le=1
+    )
+    precision: Literal["32", "bf16", "16"] = setting("32", "Arithmetic: 32 bits, or mixed with bfloat16 or float16.")
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = setting("auto", "auto: a GPU where there is one.")
+    devices: int = setting(1, "Devices that share each batch.", unit="devices", ge=1, le=1024)
+    loader_workers: int = setting(
+        -1,
+        "Processes that augment images. 0: none. -1: fitted to the images, the policy and the machine.",
+        ge=-1,
+        le=256,
+    )
+    deterministic: bool = setting(False, "Only algorithms that give the same bits each time.")
+
+
+class Evaluation(Section):
+    """What is measured on the test images."""
+
+    batch_size: int = setting(256, "Images scored at once.", unit="images", ge=1, le=65_536)
+    top_k: int = setting(5, "A label counts as found among so many best guesses (test/top<k>_accuracy).", ge=2, le=1000)
+    threshold: float = setting(0.5, "sigmoid: the probability from which the second class is said.", gt=0, lt=1)
+    mistakes: int = setting(16, "Most confident mistakes shown.", unit="images", ge=0, le=100)
+
+
+class Registration(Section):
+    """Under which name the model is registered, and when it becomes champion."""
+
+    enabled: bool = setting(True, "Register the model. Off: the run keeps it, the registry does not.")
+    model_name: str = setting("", "Name in the registry. Empty: the data's name.")
+    metric: PromotionMetric = Field(
+        default_factory=lambda: tracking_settings().promotion.metric,
+        description="The test score that decides about champion. Default: mlflow.yaml's.",
+    )
+    minimum_gain: float = Field(
+        default_factory=lambda: tracking_settings().promotion.minimum_gain,
+        ge=-1,
+        le=1,
+        description="How much better than the champion a new version must be. Default: mlflow.yaml's.",
+    )
+    description: str = setting("", "A sentence for the registered version.")
+
+    @field_validator("model_name")
+    @classmethod
+    def _name_fits_a_registry(cls, name: str) -> str:
+        if set(name) & set("/:@") or name != name.strip():
+            raise ValueError("must not hold '/', ':', '@' or blanks around it")
+        return name
+
+
+class Experiment(Section):
+    """Everything that decides a run."""
+
+    name: str = setting("", "What people read in Prefect and MLflow. Empty: the data's name.", examples=["digits_cnn"])
+    seed: int = setting(0, "Seed of initialisation, shuffling and augmentation.", ge=0, le=2**32 - 1)
+    data: Data = Field(default=Data(), description=str(Data.__doc__))
+    augmentation: Augmentation = Field(default=Augmentation(), description=str(Augmentation.__doc__))
+    model: Model = Field(default=Model(), description=str(Model.__doc__))
+    training: Training = Field(default=Training(), description=str(Training.__doc__))
+    evaluation: Evaluation = Field(default=Evaluation(), description=str(Evaluation.__doc__))
+    registration: Registration = Field(default_factory=Registration, description=str(Registration.__doc__))
+
+    @property
+    def data_name(self) -> str:
+        """The data's short name: a data set's own, or the folder's or archive's without its ending."""
+        last = PurePosixPath(self.data.source.split("?")[0].rstrip("/")).name or "images"
+        for ending in (".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar"):
+            if last.lower().endswith(ending):
+                return last[: -len(ending)]
+        return last
+
+    @property
+    def run_name(self) -> str:
+        return self.name or self.data_name
+
+    @property
+    def model_name(self) -> str:
+        cleaned = "".join("-" if character in "/:@ " else character for character in self.data_name)
+        return self.registration.model_name or cleaned
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all settings but the name: two experiments with one digest ask for the same work."""
+        return digest_of(self.model_dump(mode="json", exclude={"name"}))
+
+    def flattened(self) -> dict[str, str]:
+        """Every setting as ``section.key`` and text, as MLflow's parameters hold it."""
+        flat: dict[str, str] = {}
+        for key, value in self.model_dump(mode="json").items():
+            if isinstance(value, dict):
+                flat.update({f"{key}.{inner}": _as_text(content) for inner, content in value.items()})
+            else:
+                flat[key] = _as_text(value)
+        return flat
+
+
+def digest_of(content: Any) -> str:
+    """SHA-256 (hex) of JSON-like content, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _not_one_of(value: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(value, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{value!r} is none of {', '.join(known)}{hint}"

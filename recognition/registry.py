@@ -1,0 +1,305 @@
+"""The model registry: versions, aliases and the rule that makes a champion."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types.schema import AnyType, ColSpec, DataType, Map, ParamSchema, ParamSpec, Schema
+from PIL import Image
+
+from recognition import tracking
+from recognition.errors import ModelError
+from recognition.experiment import Experiment
+from recognition.records import PreparedData, Scores, TrainedModel, Version
+from recognition.settings import tracking_uri
+
+LOGGER = logging.getLogger("recognition")
+CHAMPION, CHALLENGER = "champion", "challenger"
+SERVED_MODEL = Path(__file__).parent / "served_model.py"
+REQUIREMENTS = ("mlflow", "torch", "safetensors", "numpy", "pillow", "pandas")
+BACKBONE_REQUIREMENTS = {"timm": ("timm", "torchvision"), "torchvision": ("torchvision",)}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a version becomes champion, and why."""
+
+    promote: bool
+    reason: str
+
+
+def judge(
+    score: float, metric: str, minimum_gain: float, test_digest: str, champion: tuple[float, str] | None
+) -> Verdict:
+    """Apply the promotion rule.
+
+    Args:
+        score: the new version's value of the metric; higher is better.
+        metric: its name, for the reason.
+        minimum_gain: how much more than the champion's it must be, at least.
+        test_digest: of the images it was scored on.
+        champion: the champion's score and test digest; none when there is no champion.
+    """
+    if champion is None:
+        return Verdict(True, f"first version: {metric} {score:.4f}")
+    best, digest = champion
+    if digest != test_digest:
+        return Verdict(False, f"not comparable: the champion was scored on other test images ({digest[:12]})")
+    needed = best + minimum_gain
+    comparison = f"{metric} {score:.4f} against the champion's {best:.4f}" + (
+        f" plus {minimum_gain:g}" if minimum_gain else ""
+    )
+    # a gain below float rounding is no difference
+    return Verdict(score >= needed - 1e-12, comparison)
+
+
+def register(
+    run_id: str, experiment: Experiment, data: PreparedData, model: TrainedModel, scores: Scores, folder: Path
+) -> Version:
+    """Log the bundle as an MLflow model and make it a version with tags, card and aliases.
+
+    ``challenger`` moves to the new version always, ``champion`` by the rule in ``registration``.
+    """
+    store = tracking.client()
+    card = _card(run_id, experiment, data, model, scores)
+    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    tracking.log_file(run_id, folder / "MODEL_CARD.md", "model_card")
+    model_id = _log_model(store, run_id, model, data, folder / "mlflow_model")
+    name = experiment.model_name
+    metric = experiment.registration.metric
+    score = scores.metrics[f"test/{metric}"]
+    verdict = judge(
+        score, metric, experiment.registration.minimum_gain, scores.test_digest, _champion_score(store, name, metric)
+    )
+    _ensure_registered(store, name)
+    created = store.create_model_version(
+        name,
+        source=f"models:/{model_id}",
+        run_id=run_id,
+        model_id=model_id,
+        description=card,
+        tags={
+            f"test/{metric}": f"{score:.6f}",
+            "data.digest": data.digest,
+            "data.test_digest": scores.test_digest,
+            "experiment.digest": experiment.digest,
+            "verdict": verdict.reason,
+        },
+    )
+    aliases = (CHALLENGER, CHAMPION) if verdict.promote else (CHALLENGER,)
+    for alias in aliases:
+        store.set_registered_model_alias(name, alias, created.version)
+    return Version(
+        name=name,
+        version=str(created.version),
+        aliases=aliases,
+        verdict=verdict.reason,
+        uri=f"models:/{name}/{created.version}",
+    )
+
+
+def _log_model(store: MlflowClient, run_id: str, model: TrainedModel, data: PreparedData, folder: Path) -> str:
+    """Make the bundle a logged model of the run, READY when it is whole; returns its id.
+
+    Through the client: MLflow's ``log_model`` wants a run that is active in this process, and ends it.
+    """
+    run = store.get_run(run_id)
+    logged = store.create_logged_model(run.info.experiment_id, "model", source_run_id=run_id, model_type="classifier")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(SERVED_MODEL),
+            artifacts={"bundle": str(model.bundle)},
+            signature=_signature(),
+            input_example=_input_example(data),
+            pip_requirements=_requirements(_network_of(model)),
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                model_uuid=logged.model_id,
+                run_id=run_id,
+                model_id=logged.model_id,
+            ),
+        )
+        store.log_model_artifacts(logged.model_id, str(folder))
+        store.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    except BaseException:
+        store.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
+        raise
+    store.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    shutil.rmtree(folder)
+    model_id: str = logged.model_id
+    return model_id
+
+
+def _network_of(model: TrainedModel) -> str:
+    network: str = json.loads((model.bundle / "model.json").read_text())["architecture"]["network"]
+    return network
+
+
+def _ensure_registered(store: MlflowClient, name: str) -> None:
+    try:
+        store.get_registered_model(name)
+    except MlflowException:
+        store.create_registered_model(name)
+
+
+def _champion_score(store: MlflowClient, name: str, metric: str) -> tuple[float, str] | None:
+    try:
+        champion: ModelVersion = store.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:
+        return None
+    metrics = store.get_run(champion.run_id).data.metrics
+    return metrics.get(f"test/{metric}", float("-inf")), champion.tags.get("data.test_digest", "")
+
+
+def _signature() -> ModelSignature:
+    return ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), "image", required=False)]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "label"),
+                ColSpec(DataType.double, "confidence"),
+                ColSpec(Map(DataType.double), "probabilities"),
+            ]
+        ),
+        params=ParamSchema([ParamSpec("top_k", DataType.long, 0)]),
+    )
+
+
+def _input_example(data: PreparedData) -> dict[str, list[str]]:
+    """A small gray square as a PNG in base64."""
+    image = Image.fromarray(np.full((data.height, data.width), 128, dtype=np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return {"image": [base64.b64encode(buffer.getvalue()).decode()]}
+
+
+def _requirements(network: str) -> list[str]:
+    packages = REQUIREMENTS + BACKBONE_REQUIREMENTS.get(network.partition("/")[0], ())
+    return [f"{package}=={installed_version(package).partition('+')[0]}" for package in packages]
+
+
+def _card(run_id: str, experiment: Experiment, data: PreparedData, model: TrainedModel, scores: Scores) -> str:
+    """A short model card in Markdown."""
+    shown = ("accuracy", "precision_macro", "recall_macro", "f1_macro")
+    rows = "\n".join(f"| {name} | {scores.metrics[f'test/{name}']:.4f} |" for name in shown)
+    return f"""# {experiment.model_name}
+
+{experiment.registration.description or f"Classifies images into {data.num_classes} classes."}
+
+- classes: {", ".join(data.class_names)}
+- images: {data.height}x{data.width}, {data.channels} channel{"s" if data.channels > 1 else ""}, from {data.source}
+- network: {_network_of(model)}, \
+{model.parameters:,} parameters, {model.flops:,} FLOPs an image
+- trained on {data.counts["train"]:,} images for {model.epochs} epochs (best: {model.best_epoch + 1}) on {model.device}
+- run: {run_id}
+
+| test score | {data.counts["test"]:,} images |
+| --- | --- |
+{rows}
+
+Send images as base64 text, bytes or uint8 arrays in a column `image`; the answer holds label, confidence and
+probabilities.
+"""
+
+
+def fetch_bundle(model: str) -> Path:
+    """The bundle of a model, on this machine.
+
+    Args:
+        model: ``models:/name@alias``, ``models:/name/version``, ``name`` (its champion), ``runs:/id``, a run's id, or a
+            bundle's folder.
+
+    Raises:
+        ModelError: there is no such model, or it is not one of ours.
+    """
+    folder = Path(model)
+    if (folder / "model.json").is_file():
+        return folder
+    uri = _as_uri(model)
+    tracking.client()
+    try:
+        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except (MlflowException, OSError) as error:
+        raise ModelError(
+            f"There is no model {model} in {tracking_uri()} ({_first_line(error)}). "
+            f"Registered here: {', '.join(registered_names()) or 'none yet, `recognition train` makes one'}."
+        ) from error
+    found = sorted(local.rglob("model.json"))
+    if not found:
+        raise ModelError(f"{model} is no model of this pipeline: it holds no model.json.")
+    return found[0].parent
+
+
+def _as_uri(model: str) -> str:
+    if model.startswith("models:/"):
+        return model
+    if model.startswith("runs:/"):
+        return _uri_of_run(model.removeprefix("runs:/").partition("/")[0])
+    if is_run_id(model):
+        return _uri_of_run(model)
+    return f"models:/{model}@{CHAMPION}"
+
+
+def is_run_id(text: str) -> bool:
+    """Whether a text has the form of a run's id: 32 hexadecimal digits."""
+    return len(text) == 32 and not set(text) - set("0123456789abcdef")
+
+
+def _uri_of_run(run_id: str) -> str:
+    outputs = tracking.find_run(run_id).outputs
+    models = outputs.model_outputs if outputs else []
+    if not models:
+        raise ModelError(f"Run {run_id} has no model: it ended before registration.")
+    return f"models:/{models[-1].model_id}"
+
+
+def run_of(model: str) -> str:
+    """The id of the run that made a model.
+
+    Raises:
+        ModelError: the model is not in the registry.
+    """
+    if is_run_id(model):
+        return model
+    if model.startswith("runs:/"):
+        return model.removeprefix("runs:/").partition("/")[0]
+    name, _, rest = _as_uri(model).removeprefix("models:/").partition("@")
+    store = tracking.client()
+    try:
+        if rest:
+            found = store.get_model_version_by_alias(name, rest)
+        else:
+            name, _, number = name.rpartition("/")
+            found = store.get_model_version(name, number)
+    except MlflowException as error:
+        raise ModelError(
+            f"There is no model {model} in {tracking_uri()} ({_first_line(error)}). "
+            f"Registered here: {', '.join(registered_names()) or 'none yet, `recognition train` makes one'}."
+        ) from error
+    run_id: str = found.run_id
+    return run_id
+
+
+def registered_names() -> list[str]:
+    """Names of all registered models, sorted."""
+    return sorted(model.name for model in tracking.client().search_registered_models(max_results=1000))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

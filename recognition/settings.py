@@ -1,0 +1,117 @@
+"""Where things are: the state folder, and what ``mlflow.yaml`` and the environment say about tracking."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recognition.errors import ConfigurationError, StorageError
+
+PromotionMetric = Literal["accuracy", "f1_macro", "f1_weighted", "recall_macro", "precision_macro", "roc_auc_macro"]
+
+
+class Promotion(BaseModel):
+    """The house rule for the alias ``champion``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: PromotionMetric = "f1_macro"
+    minimum_gain: float = Field(default=0.0, ge=-1.0, le=1.0)
+
+
+class TrackingSettings(BaseModel):
+    """The content of ``mlflow.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tracking_uri: str = ""
+    artifact_location: str = ""
+    experiment_name: str = "image-recognition"
+    system_metrics: bool = True
+    system_metrics_interval: int = Field(default=5, ge=1, le=600)
+    ui_url: str = "http://127.0.0.1:5000"
+    promotion: Promotion = Promotion()
+
+
+def project_root() -> Path:
+    """The folder that holds ``mlflow.yaml``: the checkout, or the current folder for an installed copy."""
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "mlflow.yaml").is_file() else Path.cwd()
+
+
+def home() -> Path:
+    """The state folder: ``RECOGNITION_HOME``, or ``var`` in the project. Made when it is missing.
+
+    Raises:
+        StorageError: it can't be made.
+    """
+    folder = Path(os.environ.get("RECOGNITION_HOME") or project_root() / "var").expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The state folder {folder} cannot be made ({error.strerror}): "
+            "give a folder you may write to in RECOGNITION_HOME."
+        ) from error
+    return folder
+
+
+def run_folder(run_id: str) -> Path:
+    """Where a run keeps its checkpoints, figures and tables."""
+    return home() / "runs" / run_id
+
+
+def _read(path: Path) -> TrackingSettings:
+    try:
+        return TrackingSettings.model_validate(yaml.safe_load(path.read_text()) or {})
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigurationError(f"{path} cannot be used: {error}") from error
+
+
+def tracking_settings() -> TrackingSettings:
+    """``mlflow.yaml``, with ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME`` in front of it.
+
+    Raises:
+        ConfigurationError: the file is no YAML or holds an unknown or impossible value.
+    """
+    path = project_root() / "mlflow.yaml"
+    settings = _read(path) if path.is_file() else TrackingSettings()
+    return settings.model_copy(
+        update={
+            "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI") or settings.tracking_uri,
+            "experiment_name": os.environ.get("MLFLOW_EXPERIMENT_NAME") or settings.experiment_name,
+        }
+    )
+
+
+def tracking_uri() -> str:
+    """The address of the tracking store: a server, or the SQLite file of the state folder."""
+    return tracking_settings().tracking_uri or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def prepare_environment() -> None:
+    """Set, where the user has not, what the libraries read from the environment when they are imported.
+
+    Telemetry and update checks are off; idle OpenMP threads sleep instead of spinning; the temporary Prefect server
+    gets the time its first start needs. With ``RECOGNITION_HOME`` set, Prefect's own state lies there too.
+    """
+    defaults = {
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "recognition",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    if os.environ.get("RECOGNITION_HOME"):
+        defaults["PREFECT_HOME"] = str(home() / "prefect")
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,94 @@
+"""The first look at images: headers only, to fit size and channels to them and to note what will be converted."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median_low
+
+from recognition.experiment import Data
+from recognition.images import read_header
+from recognition.pixels import NotAnImageError
+from recognition.progress import Progress
+from recognition.records import Finding
+from recognition.sources.labelled import Images
+
+LARGEST_AUTOMATIC_SIDE = 224
+_CONVERSIONS = {
+    "cmyk": "{n} images are CMYK, made for print: converted to RGB, colours may differ a little from what their author"
+    " saw. Save them as RGB to decide yourself.",
+    "palette": "{n} images have a palette of at most 256 colours: converted to RGB without loss. Save them as RGB to"
+    " avoid this note.",
+    "16_bit": "{n} images have 16 bits a channel: scaled from 0..65535 to 0..255. Where they use only a part of that"
+    " range they come out dark: save them with 8 bits.",
+    "transparent": "{n} images have transparent pixels: put on white. Save them without transparency to choose the"
+    " background yourself.",
+    "animated": "{n} images have several frames or pages: only the first is used. Save the frames as single images to"
+    " use them all.",
+}
+
+
+@dataclass
+class Survey:
+    """What the headers of all files tell."""
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """How many images are of each (height, width)."""
+    all_gray: bool = True
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Index of a file that has no header of an image, and what it is."""
+    remarks: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(
+            Finding(kind=kind, message=text.format(n=len(self.remarks[kind])), files=tuple(sorted(self.remarks[kind])))
+            for kind, text in _CONVERSIONS.items()
+            if kind in self.remarks
+        )
+
+
+def survey(images: Images, on_progress: Progress) -> Survey:
+    """Read the headers of all files of a source, or the shape of its decoded pixels."""
+    seen = Survey()
+    if images.pixels is not None:
+        _, height, width, channels = images.pixels.shape
+        seen.sizes[(height, width)] = len(images)
+        seen.all_gray = channels == 1
+        return seen
+    assert images.read is not None, "a source has pixels or files"
+    for count, index in enumerate(images.reading_order, start=1):
+        name = images.sample_ids[index]
+        try:
+            header = read_header(images.read(index), name)
+        except NotAnImageError as error:
+            seen.unreadable[index] = error.reason
+            continue
+        seen.sizes[(header.height, header.width)] += 1
+        seen.all_gray &= header.gray
+        for remark in header.remarks:
+            seen.remarks[remark].append(name)
+        if count % 256 == 0 or count == len(images):
+            on_progress(count, len(images), "looking at images")
+    return seen
+
+
+def target_shape(seen: Survey, data: Data) -> tuple[int, int, int]:
+    """Height, width and channels to prepare images at; what the settings leave open is fitted to the images.
+
+    All of one size: that size. Otherwise a square: half of the images have a short side at least that long, rounded
+    down to a multiple of 32 (from 32 on), 224 at most.
+    """
+    channels = {"gray": 1, "rgb": 3, "auto": 1 if seen.all_gray else 3}[data.channels]
+    if data.image_size:
+        return data.image_size, data.image_size, channels
+    if len(seen.sizes) == 1:
+        height, width = next(iter(seen.sizes))
+        return height, width, channels
+    side = median_low(_short_sides(seen.sizes))
+    side = side // 32 * 32 if side >= 32 else side
+    return min(side, LARGEST_AUTOMATIC_SIDE), min(side, LARGEST_AUTOMATIC_SIDE), channels
+
+
+def _short_sides(sizes: Counter[tuple[int, int]]) -> Iterable[int]:
+    return (min(size) for size in sizes.elements())

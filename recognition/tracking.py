@@ -1,0 +1,303 @@
+"""MLflow runs: opened, filled and ended truthfully, through MLflow's client alone."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+from recognition.configuration import to_yaml
+from recognition.errors import TrackingError
+from recognition.experiment import Experiment
+from recognition.records import EvaluationResult, PreparedData, Scores, TrainingResult, Version
+from recognition.settings import home, project_root, tracking_settings, tracking_uri
+
+LOGGER = logging.getLogger("recognition")
+PACKAGES = (
+    "torch", "torchvision", "pytorch-lightning", "timm", "torchmetrics", "albumentations", "numpy", "scikit-learn",
+    "prefect", "mlflow", "image-recognition-pipeline",
+)  # fmt: skip
+MOST_PER_BATCH = 100
+LONGEST_PARAMETER = 6000
+
+
+def client() -> MlflowClient:
+    """A client of the tracking store and the registry that ``mlflow.yaml`` and the environment name."""
+    uri = tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return MlflowClient(uri, uri)
+
+
+@contextmanager
+def tracked_run(experiment: Experiment, tags: Mapping[str, str]) -> Iterator[str]:
+    """Open a run for an experiment and end it as what it was: FINISHED, FAILED, or KILLED when it was interrupted.
+
+    Args:
+        experiment: its settings become the run's parameters.
+        tags: links to whoever started the run.
+
+    Yields:
+        The run's id.
+
+    Raises:
+        TrackingError: the tracking server does not answer.
+    """
+    store = client()
+    run_id = _open(store, experiment, tags)
+    status = "FINISHED"
+    monitor = None
+    try:
+        monitor = _system_metrics(run_id)
+        _describe(store, run_id, experiment)
+        yield run_id
+    except Exception as error:
+        status = "FAILED"
+        store.set_tag(run_id, "failure", f"{type(error).__name__}: {error}"[:LONGEST_PARAMETER])
+        raise
+    except BaseException:
+        # Ctrl-C, and the signals that Prefect raises for a cancelled or terminated flow
+        status = "KILLED"
+        raise
+    finally:
+        if monitor is not None:
+            monitor.finish()
+        store.set_terminated(run_id, status)
+
+
+def _open(store: MlflowClient, experiment: Experiment, tags: Mapping[str, str]) -> str:
+    settings = tracking_settings()
+    try:
+        found = store.get_experiment_by_name(settings.experiment_name)
+        if found is None:
+            artifacts = settings.artifact_location
+            if not artifacts and not tracking_uri().startswith("http"):
+                artifacts = (home() / "artifacts").as_uri()
+            experiment_id = _create(store, settings.experiment_name, artifacts)
+        else:
+            experiment_id = found.experiment_id
+        everything = {
+            "mlflow.user": _user(),
+            "mlflow.source.name": "recognition",
+            "mlflow.source.type": "LOCAL",
+            "experiment.digest": experiment.digest,
+            **_git(),
+            **tags,
+        }
+        run: Run = store.create_run(experiment_id, tags=everything, run_name=experiment.run_name)
+    except MlflowException as error:
+        raise TrackingError(
+            f"The tracking store {tracking_uri()} cannot be used: {error.message.splitlines()[0]} "
+            "Check tracking_uri in mlflow.yaml or MLFLOW_TRACKING_URI; `recognition doctor` shows what answers."
+        ) from error
+    run_id: str = run.info.run_id
+    return run_id
+
+
+def _describe(store: MlflowClient, run_id: str, experiment: Experiment) -> None:
+    flat = experiment.flattened()
+    parameters = [Param(key, value[:LONGEST_PARAMETER]) for key, value in flat.items()]
+    for start in range(0, len(parameters), MOST_PER_BATCH):
+        store.log_batch(run_id, params=parameters[start : start + MOST_PER_BATCH])
+    store.log_text(run_id, to_yaml(experiment), "experiment.yaml")
+    store.log_dict(run_id, environment(), "environment.json")
+
+
+def _create(store: MlflowClient, name: str, artifacts: str) -> str:
+    try:
+        experiment_id: str = store.create_experiment(name, artifacts or None)
+    except MlflowException:
+        # another run made it in the meantime
+        found = store.get_experiment_by_name(name)
+        if found is None:
+            raise
+        experiment_id = found.experiment_id
+    return experiment_id
+
+
+def _system_metrics(run_id: str) -> SystemMetricsMonitor | None:
+    settings = tracking_settings()
+    if not settings.system_metrics:
+        return None
+    monitor = SystemMetricsMonitor(
+        run_id, sampling_interval=settings.system_metrics_interval, tracking_uri=tracking_uri()
+    )
+    monitor.start()
+    return monitor
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+    """Log finite metrics at one step, in batches; what is no finite number is left out."""
+    now = int(time.time() * 1000)
+    entities = [Metric(name, value, now, step) for name, value in metrics.items() if abs(value) < float("inf")]
+    store = client()
+    for start in range(0, len(entities), MOST_PER_BATCH):
+        store.log_batch(run_id, metrics=entities[start : start + MOST_PER_BATCH])
+
+
+def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def log_file(run_id: str, path: Path, folder: str) -> None:
+    client().log_artifact(run_id, str(path), folder)
+
+
+def log_folder(run_id: str, path: Path, folder: str) -> None:
+    client().log_artifacts(run_id, str(path), folder)
+
+
+def log_data(run_id: str, data: PreparedData) -> None:
+    """Log each split as an MLflow dataset input, with digests as tags and counts as metrics."""
+    profile = {"classes": list(data.class_names), "height": data.height, "width": data.width, "channels": data.channels}
+    contexts = {"train": "training", "val": "validation", "test": "testing"}
+    inputs = [
+        DatasetInput(
+            Dataset(
+                name=f"{Path(data.source).name or data.source}-{split}",
+                digest=(data.test_digest if split == "test" else data.digest)[:36],
+                source_type="local",
+                source=json.dumps({"uri": data.source, "prepared": str(data.path)}),
+                profile=json.dumps(profile | {"images": data.counts[split]} | {"by_class": data.class_counts[split]}),
+            ),
+            [InputTag("mlflow.data.context", context)],
+        )
+        for split, context in contexts.items()
+    ]
+    store = client()
+    store.log_inputs(run_id, datasets=inputs)
+    store.log_dict(run_id, data.model_dump(mode="json"), "data/dataset.json")
+    log_tags(run_id, {"data.digest": data.digest, "data.test_digest": data.test_digest})
+    counts = {f"data/{split}_images": float(count) for split, count in data.counts.items()}
+    log_metrics(run_id, counts | {"data/classes": float(data.num_classes), "data/findings": float(len(data.findings))})
+
+
+def log_scores(run_id: str, scores: Scores) -> None:
+    log_metrics(run_id, scores.metrics)
+    log_folder(run_id, scores.path, "evaluation")
+
+
+def find_run(run_id: str) -> Run:
+    """A run of the store.
+
+    Raises:
+        TrackingError: there is none of that id.
+    """
+    try:
+        return client().get_run(run_id)
+    except MlflowException as error:
+        raise TrackingError(f"There is no run {run_id} in {tracking_uri()}.") from error
+
+
+def experiment_of(run_id: str) -> dict[str, Any]:
+    """The settings a run was started with, as plain content.
+
+    Raises:
+        TrackingError: the run holds none.
+    """
+    import yaml
+
+    find_run(run_id)
+    try:
+        path = client().download_artifacts(run_id, "experiment.yaml")
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"Run {run_id} holds no experiment.yaml: it was not made by this pipeline.") from error
+    content: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return content
+
+
+def run_url(run_id: str) -> str:
+    """The address of a run's page."""
+    base = tracking_uri() if tracking_uri().startswith("http") else tracking_settings().ui_url
+    return f"{base.rstrip('/')}/#/experiments/{find_run(run_id).info.experiment_id}/runs/{run_id}"
+
+
+def environment() -> dict[str, Any]:
+    """What a run depends on outside its settings: Python, machine, packages, the lock file's digest."""
+    lock = project_root() / "requirements.lock"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "",
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _git() -> dict[str, str]:
+    """Commit and whether the work tree differs from it; empty outside a checkout."""
+
+    def ask(*words: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", "-C", str(project_root()), *words], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
+
+    commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain")
+    if commit is None:
+        return {}
+    return {"git.commit": commit, "git.dirty": str(bool(changes)).lower(), "mlflow.source.git.commit": commit}
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+def training_result(run_id: str, version: Version | None) -> TrainingResult:
+    """What a finished run holds, in one record."""
+    run = find_run(run_id)
+    metrics: dict[str, float] = run.data.metrics
+    prefix = "seconds/"
+    seconds = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+    return TrainingResult(
+        run_id=run_id,
+        run_url=run_url(run_id),
+        flow_run_id=run.data.tags.get("prefect.flow_run_id", ""),
+        metrics={key: value for key, value in sorted(metrics.items()) if not key.startswith(("system/", prefix))},
+        model=version,
+        seconds={**seconds, "total": (run.info.end_time - run.info.start_time) / 1000},
+    )
+
+
+def evaluation_result(run_id: str, model: str, source_run: str, scores: Scores) -> EvaluationResult:
+    """Scores of a model, beside those that its own run recorded."""
+    recorded: dict[str, float] = find_run(source_run).data.metrics
+    shared = [abs(value - recorded[name]) for name, value in scores.metrics.items() if name in recorded]
+    return EvaluationResult(
+        run_id=run_id,
+        run_url=run_url(run_id),
+        model=model,
+        evaluated_run_id=source_run,
+        test_digest=scores.test_digest,
+        metrics=scores.metrics,
+        largest_difference=max(shared, default=float("nan")),
+    )

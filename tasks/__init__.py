@@ -1,0 +1,1 @@
+"""The steps of a flow: one thin Prefect task a stage."""

@@ -1,0 +1,42 @@
+"""What a Prefect run shows of its work: pictures, scores and links to MLflow, as artifacts."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
+
+from recognition.records import Scores, Version
+from tasks.watching import in_a_run
+
+
+def image_artifact(key: str, path: Path, description: str) -> None:
+    """Show a PNG on the run's page; outside a run, nothing."""
+    if in_a_run():
+        url = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        create_image_artifact(url, key=key, description=description)
+
+
+def link_to_mlflow(run_url: str) -> None:
+    """Link the MLflow run from the Prefect run."""
+    if in_a_run():
+        create_link_artifact(run_url, link_text="The run in MLflow", key="mlflow-run", description="Metrics and model")
+
+
+def report(title: str, scores: Scores, version: Version | None, run_url: str) -> None:
+    """The run's result in a page of Markdown: scores, verdict, confusion matrix, link."""
+    if not in_a_run():
+        return
+    main = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "roc_auc_macro")
+    rows = "\n".join(
+        f"| {name} | {scores.metrics[f'test/{name}']:.4f} |" for name in main if f"test/{name}" in scores.metrics
+    )
+    verdict = f"{version.uri} is **{' and '.join(version.aliases)}** ({version.verdict})." if version else ""
+    matrix = base64.b64encode((scores.path / "figures" / "confusion_matrix.png").read_bytes()).decode()
+    create_markdown_artifact(
+        f"# {title}\n\n| test score | |\n| --- | --- |\n{rows}\n\n{verdict}\n\n[The run in MLflow]({run_url})\n\n"
+        f"![confusion matrix](data:image/png;base64,{matrix})\n",
+        key="report",
+        description=f"Scores of {title}",
+    )

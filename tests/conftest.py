@@ -1,0 +1,144 @@
+"""Fixtures: a state folder of its own for each test, and one real run of the main job for all that look at its result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recognition.settings import prepare_environment
+
+# before any library that reads the environment is imported
+for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RECOGNITION_HOME"):
+    os.environ.pop(name, None)
+prepare_environment()
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty state folder."""
+    folder = tmp_path / "state"
+    monkeypatch.setenv("RECOGNITION_HOME", str(folder))
+    return folder
+
+
+@dataclass(frozen=True)
+class House:
+    """A state folder, the empty folder commands are run in, and the environment they run with."""
+
+    state: Path
+    work: Path
+    user: Path
+
+    def environment(self) -> dict[str, str]:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
+        return inherited | {
+            "RECOGNITION_HOME": str(self.state),
+            "HOME": str(self.user),
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "NO_COLOR": "1",
+            # wide enough for any line, so that rich wraps none
+            "COLUMNS": "250",
+        }
+
+    def start(self, *words: str, **extra: str) -> subprocess.Popen[str]:
+        """Start ``recognition`` with these words."""
+        return subprocess.Popen(
+            [str(BIN / "recognition"), *words],
+            cwd=self.work,
+            env=self.environment() | extra,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def run(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        """Run ``recognition`` with these words to its end."""
+        process = self.start(*words, **extra)
+        try:
+            out, err = process.communicate(timeout=400)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def json(self, *words: str, **extra: str) -> dict[str, Any]:
+        """Run a command with ``--json`` and read its last line."""
+        done = self.run(*words, "--json", **extra)
+        assert done.returncode == 0, done.stderr
+        content: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return content
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """A state folder that the tests of the main job share."""
+    base = tmp_path_factory.mktemp("house")
+    for name in ("work", "user"):
+        (base / name).mkdir()
+    return House(base / "state", base / "work", base / "user")
+
+
+@pytest.fixture(scope="session")
+def trained(house: House) -> dict[str, Any]:
+    """The result of the main job, two epochs of it, run once by the command line with a real Prefect server."""
+    return house.json("train", str(ROOT / "experiments" / "digits_cnn.yaml"), "training.epochs=2")
+
+
+@pytest.fixture
+def in_house(house: House, trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The shared state folder as this process's own, with the main job's result in it."""
+    monkeypatch.setenv("RECOGNITION_HOME", str(house.state))
+    return trained
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(words: list[str], url: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+    """A server in a process of its own, from when ``url`` answers until the block ends."""
+    import requests
+
+    with log.open("w") as out:
+        process = subprocess.Popen(words, env=environment, stdout=out, stderr=out, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 240
+        while True:
+            assert process.poll() is None, f"{words} ended:\n{log.read_text()[-3000:]}"
+            assert time.monotonic() < deadline, f"{words} does not answer:\n{log.read_text()[-3000:]}"
+            try:
+                if requests.get(url, timeout=5).ok:
+                    break
+            except requests.RequestException:
+                time.sleep(0.5)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,0 +1,247 @@
+"""The main job, as a user runs it: the command line, a real Prefect server, MLflow's own clients and scoring server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+from conftest import BIN, ROOT, House, free_port, serving
+from PIL import Image
+from sklearn.datasets import load_digits
+
+pytestmark = pytest.mark.server
+STAGES = {"download", "augment", "train", "evaluate", "register"}
+
+
+@pytest.fixture(scope="session")
+def digit_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of scikit-learn's digits as a PNG, as the pipeline scales it."""
+    path = tmp_path_factory.mktemp("images") / "digit.png"
+    Image.fromarray(np.rint(load_digits().images[7] * 255 / 16).astype(np.uint8)).save(path)
+    return path
+
+
+def test_one_json_line_tells_the_run_the_metrics_the_model_and_the_seconds(trained: dict[str, Any]) -> None:
+    assert len(trained["run_id"]) == 32
+    assert len(trained["flow_run_id"]) == 36
+    assert trained["metrics"]["test/accuracy"] > 0.8
+    assert trained["model"]["name"] == "digits"
+    assert trained["model"]["version"] == "1"
+    assert set(trained["model"]["aliases"]) == {"challenger", "champion"}
+    assert set(trained["seconds"]) >= STAGES
+
+
+def test_all_state_lies_in_the_state_folder(house: House, trained: dict[str, Any]) -> None:
+    assert {"mlflow.db", "artifacts", "datasets", "runs", "prefect"} <= {path.name for path in house.state.iterdir()}
+    assert list(house.work.iterdir()) == []
+    assert [path for path in house.user.iterdir() if path.name not in {".cache", ".config"}] == []
+
+
+def test_mlflow_holds_everything_about_the_run(in_house: dict[str, Any]) -> None:
+    from recognition import tracking
+
+    store = tracking.client()
+    run = store.get_run(in_house["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.epochs"] == "2"
+    assert run.data.params["model.network"] == "auto"
+    tags = run.data.tags
+    assert tags["prefect.flow_run_id"] == in_house["flow_run_id"]
+    assert tags["prefect.flow_run_url"].endswith(in_house["flow_run_id"])
+    assert {"git.commit", "git.dirty", "device", "data.digest", "data.test_digest", "experiment.digest"} <= set(tags)
+    history = store.get_metric_history(in_house["run_id"], "val/accuracy")
+    assert [point.step for point in history] == [1, 2]
+    for name in ("test/accuracy", "test/recall/3", "best/val/loss", "model/parameters", "seconds/train"):
+        assert name in run.data.metrics
+    contexts = {tag.value for given in run.inputs.dataset_inputs for tag in given.tags}
+    assert contexts == {"training", "validation", "testing"}
+
+    def files(folder: str) -> set[str]:
+        return {Path(found.path).name for found in store.list_artifacts(in_house["run_id"], folder)}
+
+    assert {"experiment.yaml", "environment.json"} <= files("")
+    assert files("augmentation") == {"policy.json", "policy.yaml", "preview.png"}
+    assert {"predictions.parquet", "scores.json", "per_class.csv", "confusion_matrix.csv"} <= files("evaluation")
+    assert files("evaluation/figures") == {
+        "confusion_matrix.png",
+        "precision_recall.png",
+        "roc.png",
+        "learning_curves.png",
+        "most_confident_mistakes.png",
+    }
+
+
+def test_the_predictions_table_reproduces_the_logged_accuracy(in_house: dict[str, Any]) -> None:
+    from recognition import tracking
+
+    path = tracking.client().download_artifacts(in_house["run_id"], "evaluation/predictions.parquet")
+    table = pd.read_parquet(path)
+    assert len(table) == in_house["metrics"]["data/test_images"]
+    assert table["sample_id"].is_unique
+    assert (table["label"] == table["prediction"]).mean() == in_house["metrics"]["test/accuracy"]
+
+
+def test_the_logged_policy_and_experiment_rebuild_what_was_used(in_house: dict[str, Any]) -> None:
+    from recognition import policies, tracking
+    from recognition.configuration import build_experiment, load_experiment
+
+    text = Path(tracking.client().download_artifacts(in_house["run_id"], "augmentation/policy.json")).read_text()
+    assert [type(step).__name__ for step in policies.from_json(text).transforms] == ["Affine"]
+    asked = load_experiment(ROOT / "experiments" / "digits_cnn.yaml", ["training.epochs=2"])
+    assert build_experiment(tracking.experiment_of(in_house["run_id"])) == asked
+
+
+def test_the_registered_version_has_card_tags_and_no_pickle(in_house: dict[str, Any]) -> None:
+    from recognition import registry, tracking
+
+    version = tracking.client().get_model_version_by_alias("digits", "champion")
+    assert version.run_id == in_house["run_id"]
+    assert "| accuracy |" in version.description
+    assert version.tags["data.test_digest"]
+    names = {path.name for path in registry.fetch_bundle("models:/digits@champion").rglob("*") if path.is_file()}
+    assert {"model.json", "weights.safetensors", "scoring.py", "pixels.py"} <= names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".ckpt"))]
+
+
+def test_the_prefect_server_shows_the_run_its_stages_and_its_artifacts(
+    house: House, trained: dict[str, Any], tmp_path: Path
+) -> None:
+    port = free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    environment = house.environment() | {
+        "PREFECT_HOME": str(house.state / "prefect"),
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    words = [str(BIN / "prefect"), "server", "start", "--port", str(port)]
+    with serving(words, f"{api}/health", environment, tmp_path / "prefect.log"):
+        run = requests.get(f"{api}/flow_runs/{trained['flow_run_id']}", timeout=30).json()
+        assert run["state_type"] == "COMPLETED"
+        assert run["name"] == "digits_cnn"
+        only_this = {"flow_runs": {"id": {"any_": [trained["flow_run_id"]]}}}
+        tasks = requests.post(f"{api}/task_runs/filter", json=only_this, timeout=30).json()
+        assert {found["name"]: found["state_type"] for found in tasks} == dict.fromkeys(STAGES, "COMPLETED")
+        artifacts = requests.post(f"{api}/artifacts/filter", json=only_this, timeout=30).json()
+        kept = {found["key"]: found["data"] for found in artifacts}
+        assert {"mlflow-run", "augmentation-preview", "report"} <= set(kept)
+        assert trained["run_id"] in kept["mlflow-run"]
+        assert "| accuracy |" in kept["report"]
+
+
+def test_predict_and_mlflows_scoring_server_give_the_same_probabilities(
+    house: House, trained: dict[str, Any], digit_file: Path, tmp_path: Path
+) -> None:
+    answer = house.json("predict", "models:/digits@champion", str(digit_file))["predictions"][0]
+    assert answer["image"] == str(digit_file)
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    port = free_port()
+    environment = house.environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{house.state / 'mlflow.db'}"}
+    words = [str(BIN / "mlflow"), "models", "serve", "-m", "models:/digits@champion", "--env-manager", "local"]
+    url = f"http://127.0.0.1:{port}"
+    encoded = base64.b64encode(digit_file.read_bytes()).decode()
+    with serving([*words, "-p", str(port)], f"{url}/ping", environment, tmp_path / "serve.log"):
+
+        def ask(content: dict[str, Any]) -> requests.Response:
+            return requests.post(f"{url}/invocations", json=content, timeout=60)
+
+        served = ask({"dataframe_records": [{"image": encoded}]}).json()["predictions"][0]
+        assert served["label"] == answer["label"]
+        assert served["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
+        as_inputs = ask({"inputs": {"image": [encoded, encoded]}}).json()["predictions"]
+        assert [found["label"] for found in as_inputs] == [answer["label"]] * 2
+        pixels = np.asarray(Image.open(digit_file)).tolist()
+        assert ask({"dataframe_records": [{"image": pixels}]}).json()["predictions"][0]["label"] == answer["label"]
+        two = ask({"dataframe_records": [{"image": encoded}], "params": {"top_k": 2}}).json()["predictions"][0]
+        assert len(two["probabilities"]) == 2
+        refused = {
+            str(digit_file): "not base64",
+            base64.b64encode(b"plain words").decode(): "not an image",
+        }
+        for image, reason in refused.items():
+            response = ask({"dataframe_records": [{"image": image}]})
+            assert response.status_code == 400
+            assert reason in response.json()["message"]
+            assert "stack_trace" not in response.json()
+
+
+def test_evaluate_reproduces_the_scores_of_the_run_exactly(house: House, trained: dict[str, Any]) -> None:
+    for model in ("models:/digits@champion", trained["run_id"]):
+        again = house.json("evaluate", model)
+        recorded = {name: value for name, value in trained["metrics"].items() if name.startswith("test/")}
+        assert again["metrics"] == recorded
+        assert again["largest_difference"] == 0
+        assert again["evaluated_run_id"] == trained["run_id"]
+
+
+def test_a_second_run_finds_the_images_prepared_and_competes_for_champion(
+    house: House, trained: dict[str, Any]
+) -> None:
+    done = house.run("train", "training.epochs=1", "training.learning_rate=1e-6", "name=worse", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert "prepared" in done.stderr
+    assert result["model"]["aliases"] == ["challenger"]
+    assert "against the champion's" in result["model"]["verdict"]
+
+
+def test_a_run_that_fails_is_failed_in_mlflow_and_shown_without_a_traceback(house: House, trained: Any) -> None:
+    from recognition import tracking
+
+    done = house.run("train", "name=too_deep", "model.network=cnn", "model.channels=[8,8,8,8,8]")
+    assert done.returncode == 2
+    assert "fewer model.channels" in done.stderr
+    assert "Traceback" not in done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECOGNITION_HOME", str(house.state))
+        run = _runs_named(tracking.client(), "too_deep")[0]
+    assert run.info.status == "FAILED"
+    assert "fewer model.channels" in run.data.tags["failure"]
+
+
+def test_ctrl_c_ends_the_run_as_killed_and_leaves_no_process(house: House, trained: Any) -> None:
+    from recognition import tracking
+
+    process = house.start("train", "name=interrupted", "training.epochs=5000")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECOGNITION_HOME", str(house.state))
+        store = tracking.client()
+        deadline = time.monotonic() + 200
+        while not any("val/loss" in run.data.metrics for run in _runs_named(store, "interrupted")):
+            assert time.monotonic() < deadline, "no epoch was logged"
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=90)
+        assert process.returncode == 130, err
+        assert _runs_named(store, "interrupted")[0].info.status == "KILLED"
+    assert _processes_of_session(process.pid) == []
+
+
+def _runs_named(store: Any, name: str) -> list[Any]:
+    ids = [found.experiment_id for found in store.search_experiments()]
+    found: list[Any] = store.search_runs(ids, f"attributes.run_name = '{name}'")
+    return found
+
+
+def _processes_of_session(session: int) -> list[str]:
+    """Command lines of what is left of a command's processes, and of its stages' own sessions."""
+    import psutil
+
+    left = []
+    for process in psutil.process_iter(["pid", "cmdline", "status"]):
+        try:
+            if process.info["status"] != psutil.STATUS_ZOMBIE and os.getsid(process.info["pid"]) == session:
+                left.append(" ".join(process.info["cmdline"] or []))
+        except (ProcessLookupError, psutil.Error):
+            continue
+    return left
