@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.identity import prefect_tags, show_mistakes_plainly
+from flows.identity import prefect_tags, set_up_logs
 from recognition import registry, tracking
 from recognition.configuration import build_experiment
 from recognition.experiment import Evaluation
@@ -14,7 +14,7 @@ from tasks.evaluate import evaluate as score
 from tasks.isolation import start_host
 from tasks.reporting import link_to_mlflow, report
 
-show_mistakes_plainly()
+set_up_logs()
 
 
 @flow(name="evaluate", flow_run_name="evaluate {model}")

@@ -43,8 +43,9 @@ class _NoTracebackForMistakes(logging.Filter):
         return True
 
 
-def show_mistakes_plainly() -> None:
-    """Log a user's mistake as its message; tracebacks are for defects."""
+def set_up_logs() -> None:
+    """Let the domain's own messages through, and log a user's mistake as its message: tracebacks are for defects."""
+    logging.getLogger("recognition").setLevel(logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_NoTracebackForMistakes())
 

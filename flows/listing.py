@@ -42,12 +42,14 @@ def policies() -> dict[str, str]:
 
 
 def experiments() -> dict[str, str]:
-    """Our experiment files and the first line of each."""
+    """Our experiment files and the first sentence of each."""
     folder = project_root() / "experiments"
-    return {
-        f"experiments/{path.name}": path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").strip()
-        for path in sorted(folder.glob("*.yaml"))
-    }
+    return {f"experiments/{path.name}": _first_sentence(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def _first_sentence(path: Path) -> str:
+    comments = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# "))
+    return next((line[2:] for line in comments if not line.startswith("# yaml-language-server")), "")
 
 
 LISTS: dict[str, Callable[[], dict[str, str]]] = {

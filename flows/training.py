@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.identity import prefect_tags, show_mistakes_plainly
+from flows.identity import prefect_tags, set_up_logs
 from recognition import tracking
 from recognition.experiment import Augmentation, Data, Evaluation, Experiment, Model, Registration, Training
 from recognition.records import TrainingResult
@@ -18,7 +18,7 @@ from tasks.register import register
 from tasks.reporting import link_to_mlflow, report
 from tasks.train import fit
 
-show_mistakes_plainly()
+set_up_logs()
 
 
 def _run_name() -> str:

@@ -5,32 +5,57 @@ from __future__ import annotations
 import pytorch_lightning as pl
 from torch import nn
 
+_STACKS = (nn.Sequential, nn.ModuleList)
+_MOST = 0.5
+
 
 def depth_groups(network: nn.Module) -> list[list[nn.Module]]:
     """The network's modules that hold parameters, grouped by depth from the input to the head.
 
-    Containers of equal stages (``blocks``, ``layers``, ``stages``, ``features`` and the like) count by their children;
-    all other top-level children are a group each. The last group is the head.
+    Containers of stages (``blocks``, ``layers``, ``features`` and the like) count by their children, also within a
+    child that consists of little else (torchvision's ``encoder``); all other top-level children are a group each. The
+    last group is the head. Parameters that lie on the network itself (class tokens, positions) are in no group.
     """
-    groups: list[list[nn.Module]] = []
     head = head_of(network)
-    for child in network.children():
-        parts = list(child.children()) if isinstance(child, (nn.Sequential, nn.ModuleList)) else [child]
-        groups.extend(
-            [part] for part in parts if part is not head and _holds_parameters(part) and not _within(head, part)
-        )
-        for part in parts:
-            if part is not head and _within(head, part):
-                groups.extend([inner] for inner in part.children() if inner is not head and _holds_parameters(inner))
+    groups = [[part] for child in network.children() for part in _stages(child, head)]
     return [*groups, [head]]
 
 
+def _stages(module: nn.Module, head: nn.Module, stacked: bool = False) -> list[nn.Module]:
+    """The stages within a top-level child; those within a stack are not divided further, but for taking out the head."""
+    if module is head or not _holds_parameters(module):
+        return []
+    children = list(module.children())
+    if not stacked and isinstance(module, _STACKS):
+        return [stage for child in children for stage in _stages(child, head, stacked=True)]
+    if not stacked and any(_is_most_of(child, module) for child in children):
+        return [stage for child in children for stage in _stages(child, head)]
+    if _within(head, module):
+        return [stage for child in children for stage in _stages(child, head, stacked)]
+    return [module]
+
+
+def _is_most_of(child: nn.Module, module: nn.Module) -> bool:
+    if not isinstance(child, _STACKS) or len(child) < 2:
+        return False
+    return _size(child) > _MOST * _size(module)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def head_of(network: nn.Module) -> nn.Module:
-    """The module that turns features into logits: the last linear layer."""
-    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ValueError(f"{type(network).__name__} has no linear layer that could be its head")
-    return linear[-1]
+    """The layer that turns features into logits: what timm names so, else the last linear layer or convolution."""
+    if hasattr(network, "get_classifier"):
+        classifier = network.get_classifier()
+        if isinstance(classifier, nn.Module) and _holds_parameters(classifier):
+            return classifier
+    for kind in (nn.Linear, nn.Conv2d):
+        layers = [module for module in network.modules() if isinstance(module, kind)]
+        if layers:
+            return layers[-1]
+    raise ValueError(f"{type(network).__name__} has no layer that could be its head")
 
 
 def _holds_parameters(module: nn.Module) -> bool:
@@ -60,7 +85,8 @@ def rate_factors(network: nn.Module, layer_decay: float) -> dict[int, float]:
 class Unfreezing(pl.Callback):
     """Keeps the backbone frozen, or unfreezes it stage by stage from an epoch on.
 
-    Frozen modules stay in evaluation mode, so that their batch statistics do not move either.
+    Frozen stages are in evaluation mode, so that neither their batch statistics move nor their dropout draws; what
+    has no parameters, such as the dropout before the head, is not frozen.
     """
 
     def __init__(self, network: nn.Module, staged: bool, first_epoch: int) -> None:
@@ -90,10 +116,10 @@ class Unfreezing(pl.Callback):
     def apply(self, epoch: int) -> None:
         """Set which parameters learn in an epoch."""
         learning = self.trainable_groups(epoch)
-        everything = learning == len(self._groups)
-        self._network.requires_grad_(everything)
-        self._network.train(everything)
-        for group in self._groups[len(self._groups) - learning :]:
+        frozen = len(self._groups) - learning
+        self._network.requires_grad_(frozen == 0)
+        self._network.train()
+        for number, group in enumerate(self._groups):
             for module in group:
-                module.requires_grad_(True)
-                module.train(True)
+                module.requires_grad_(number >= frozen)
+                module.train(number >= frozen)

@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+SMALLEST_DOUBT = 1e-12
+
+
 class ClassificationLoss(nn.Module):
     """Cross-entropy or focal loss, for K logits (softmax) or one (sigmoid); the mean over the batch.
 
@@ -31,7 +34,8 @@ class ClassificationLoss(nn.Module):
             sigmoid: one logit, for the second class.
             focal_gamma: gamma of the focal loss; none for cross-entropy.
             label_smoothing: share of each label spread over all classes, 0 <= share < 1.
-            weight: float (K,), one factor a class; the mean is then weighted by it, as torch's cross-entropy does.
+            weight: float (K,), one factor a class; the mean is then weighted by it, as torch's cross-entropy does
+                for labels (for probabilities torch divides by N instead; here a label and its one-hot row are alike).
         """
         super().__init__()
         self.num_classes = num_classes
@@ -56,7 +60,8 @@ class ClassificationLoss(nn.Module):
         if self.weight is not None:
             terms = terms * self.weight
         if self.focal_gamma is not None:
-            terms = terms * (1 - log_p.exp()) ** self.focal_gamma
+            # at p = 1 the slope of a power below 1 is infinite
+            terms = terms * (-torch.expm1(log_p)).clamp(min=SMALLEST_DOUBT) ** self.focal_gamma
         return terms.sum() / norm
 
     def log_probabilities(self, logits: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+SCHEDULES = ("constant", "cosine", "one_cycle", "step")
 ONE_CYCLE_RISE = 0.3
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1 / 250_000
@@ -26,6 +27,8 @@ def factor(
     Raises:
         ValueError: the schedule is unknown.
     """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"{schedule!r} is none of {', '.join(SCHEDULES)}")
     step = min(step, total)
     if schedule == "one_cycle":
         rise = max(1.0, ONE_CYCLE_RISE * total - 1)
@@ -39,9 +42,7 @@ def factor(
         return 1.0
     if schedule == "cosine":
         return _anneal(1.0, 0.0, (step - warmup) / max(1, total - warmup))
-    if schedule == "step":
-        return step_factor ** (step // max(1, step_every))
-    raise ValueError(f"{schedule!r} is none of constant, cosine, one_cycle, step")
+    return float(step_factor ** (step // max(1, step_every)))
 
 
 def _anneal(start: float, end: float, share: float) -> float:

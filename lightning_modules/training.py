@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -174,7 +175,8 @@ def check(experiment: Experiment, *, emit: Emit = ignore) -> None:
     model = experiment.model
     if "/" in model.network:
         try:
-            with torch.device("meta"):
+            # a network that cannot be built without memory is judged when it is trained
+            with torch.device("meta"), contextlib.suppress(NotImplementedError, RuntimeError):
                 build_network(Architecture(network=model.network, outputs=2, height=224, width=224, image_channels=3))
         except ValueError as error:
             raise ConfigurationError(f"model.network: {error}.") from None
@@ -245,7 +247,7 @@ def _flops(network: nn.Module, architecture: Architecture) -> int:
     network.eval()
     image = torch.zeros(1, architecture.image_channels, architecture.height, architecture.width)
     try:
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network(image)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigurationError(

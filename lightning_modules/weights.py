@@ -21,13 +21,13 @@ def load_start_weights(network: nn.Module, model: Model, architecture: Architect
         ModelError: the hub cannot be reached, the file holds no weights, or they are another architecture's.
     """
     if model.weights:
-        _put(network, read_weights(Path(model.weights)), model.weights)
+        _put(network, read_weights(Path(model.weights)), f"model.weights: {model.weights} fits")
     elif model.pretrained:
         if model.network == "cnn":
             raise ModelError(
                 "model.pretrained: there are no pretrained weights for cnn; name a timm/ or torchvision/ network."
             )
-        _put(network, _from_hub(architecture), f"the pretrained weights of {model.network}")
+        _put(network, _from_hub(architecture), f"model.pretrained: the weights of {model.network} fit")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -60,19 +60,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _put(network: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+def _put(network: nn.Module, weights: dict[str, Tensor], source_fits: str) -> None:
     own = network.state_dict()
+    weights = {name: _for_gray(value, own[name]) if name in own else value for name, value in weights.items()}
     head = head_of(network)
     head_name = next(name for name, module in network.named_modules() if module is head)
     body = [name for name in own if not name.startswith(f"{head_name}.")]
     missing = [name for name in body if name not in weights or weights[name].shape != own[name].shape]
     if missing:
         raise ModelError(
-            f"model.weights: {source} fit another architecture: {len(missing)} of {len(body)} tensors are missing or of "
-            f"another shape, such as {missing[0]}."
+            f"{source_fits} another architecture: {len(missing)} of {len(body)} tensors are missing or of another "
+            f"shape, such as {missing[0]}."
         )
     fitting = {name: weights[name] for name in own if name in weights and weights[name].shape == own[name].shape}
     network.load_state_dict(fitting, strict=False)
+
+
+def _for_gray(value: Tensor, own: Tensor) -> Tensor:
+    """A first convolution's weights for colour images, added up for gray ones: the same answer as to R = G = B."""
+    if value.ndim == 4 and value.shape[1] == 3 and own.shape == (value.shape[0], 1, *value.shape[2:]):
+        return value.sum(dim=1, keepdim=True)
+    return value
 
 
 def _from_hub(architecture: Architecture) -> dict[str, Tensor]:

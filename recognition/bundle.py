@@ -10,7 +10,9 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ def save(folder: Path, description: Mapping[str, Any], weights: Mapping[str, tor
         weights: the network's state, by name.
         networks: the package that builds the network, copied in.
     """
+    import torch
     from safetensors.torch import save_file
 
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
@@ -42,7 +45,11 @@ def save(folder: Path, description: Mapping[str, Any], weights: Mapping[str, tor
         partial.mkdir(parents=True)
         (partial / "model.json").write_text(json.dumps({"format": FORMAT, **description}, indent=2, ensure_ascii=False))
         save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+            # safetensors takes neither another memory order nor tensors that share memory
+            {
+                name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                for name, tensor in weights.items()
+            },
             partial / "weights.safetensors",
         )
         for name in ("scoring.py", "pixels.py"):
@@ -69,10 +76,22 @@ def load(folder: Path, device: str = "cpu") -> Classifier:
         assert spec is not None
         assert spec.loader is not None
         scoring = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(scoring)
-        classifier: Classifier = scoring.Classifier(folder, device)
-    except (FileNotFoundError, KeyError) as error:
+        with _no_bytecode():
+            spec.loader.exec_module(scoring)
+            classifier: Classifier = scoring.Classifier(folder, device)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{folder} is no whole model: {error}.") from error
     except ValueError as error:
         raise ModelError(str(error)) from error
     return classifier
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Keep Python from writing into the model's folder while it imports from there."""
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before

@@ -48,7 +48,8 @@ def normalization(
     """Mean and standard deviation per channel, in units of [0, 1], that pixels are normalised with."""
     choice = augmentation.normalization
     if choice == "auto":
-        choice = "imagenet" if model.pretrained or model.weights else "dataset"
+        # weights for cnn are those of an earlier run, not ImageNet's
+        choice = "imagenet" if (model.pretrained or model.weights) and model.network != "cnn" else "dataset"
     if choice == "imagenet":
         if data.channels == 3:
             return IMAGENET_MEAN, IMAGENET_STD

@@ -34,7 +34,8 @@ class PixelWriter:
 
     def put(self, index: int, pixels: Pixels) -> None:
         """Write one image, or several that follow each other, beginning at ``index``."""
-        assert pixels.dtype == np.uint8 and pixels.shape[-3:] == self.shape[1:], "images are prepared before"
+        assert pixels.dtype == np.uint8, "images are prepared before"
+        assert pixels.shape[-3:] == self.shape[1:], "images are prepared before"
         view = np.ascontiguousarray(pixels).data.cast("B")
         at = self._offset + index * self._row_bytes
         while view:

@@ -26,7 +26,6 @@ from recognition.records import Policy, PreparedData
 Transforms = Sequence[Mapping[str, Mapping[str, Any]]]
 
 TRIED_EPOCHS = 3
-_CONTAINERS = {"OneOf", "SomeOf", "Sequential", "RandomOrder", "OneOrOther"}
 _COLOUR_ONLY = {"HueSaturationValue"}
 
 
@@ -49,7 +48,7 @@ def build(transforms: Transforms, height: int, width: int) -> A.Compose:
 
 
 def _transform(item: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int], where: str) -> A.BasicTransform:
-    if len(item) != 1:
+    if not isinstance(item, Mapping) or len(item) != 1:
         raise ConfigurationError(f"{where}: write one transform an item, as {{Name: {{argument: value}}}}.")
     name, arguments = next(iter(item.items()))
     known = _known_transforms()
@@ -57,6 +56,8 @@ def _transform(item: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int], 
         close = get_close_matches(name, list(known), n=1)
         hint = f"did you mean {close[0]}?" if close else "see the list in Albumentations' documentation."
         raise ConfigurationError(f"{where}: Albumentations has no transform {name!r}; {hint}")
+    if not isinstance(arguments, Mapping | None):
+        raise ConfigurationError(f"{where}: {name} takes {{argument: value}}, not {arguments!r}.")
     filled = {key: _fill(value, sizes) for key, value in (arguments or {}).items()}
     accepted = [key for key in inspect.signature(known[name].__init__).parameters if key != "self"]
     for key in filled:
@@ -64,8 +65,10 @@ def _transform(item: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int], 
             close = get_close_matches(key, accepted, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(accepted)}."
             raise ConfigurationError(f"{where}: {name} has no argument {key!r}; {hint}")
-    if name in _CONTAINERS:
-        inner = filled.pop("transforms", [])
+    if issubclass(known[name], A.BaseCompose):
+        inner = filled.get("transforms", ())
+        if not isinstance(inner, Sequence) or isinstance(inner, str):
+            raise ConfigurationError(f"{where}: {name}.transforms is a list of {{Name: {{argument: value}}}}.")
         filled["transforms"] = [_transform(part, sizes, f"{where}.{name}[{i}]") for i, part in enumerate(inner)]
     try:
         with warnings.catch_warnings():

@@ -275,7 +275,7 @@ def _unreadable(images: Images, reasons: dict[int, str]) -> DataError:
     return DataError(
         "\n".join(
             [
-                f"{len(reasons)} of {len(images)} files are no whole images:",
+                f"Files that are no whole images, {len(reasons)} of {len(images)}:",
                 *lines,
                 *more,
                 "Remove or replace them, or set data.unreadable=skip to leave them out.",
@@ -286,6 +286,6 @@ def _unreadable(images: Images, reasons: dict[int, str]) -> DataError:
 
 def _left_out(images: Images, reasons: dict[int, str]) -> Finding:
     first = min(reasons)
-    message = f"{len(reasons)} files are no whole images and were left out, such as {images.sample_ids[first]}"
+    message = f"Files that are no whole images ({len(reasons)}): left out, such as {images.sample_ids[first]}"
     names = tuple(images.sample_ids[index] for index in sorted(reasons))
     return Finding(kind="unreadable", message=f"{message}, which {reasons[first]}.", files=names)

@@ -232,9 +232,10 @@ def fetch_bundle(model: str) -> Path:
     if (folder / "model.json").is_file():
         return folder
     uri = _as_uri(model)
-    tracking.client()
+    tracking.check_store()
+    store = tracking_uri()
     try:
-        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store, registry_uri=store))
     except (MlflowException, OSError) as error:
         raise ModelError(
             f"There is no model {model} in {tracking_uri()} ({_first_line(error)}). "
@@ -280,6 +281,7 @@ def run_of(model: str) -> str:
     if model.startswith("runs:/"):
         return model.removeprefix("runs:/").partition("/")[0]
     name, _, rest = _as_uri(model).removeprefix("models:/").partition("@")
+    tracking.check_store()
     store = tracking.client()
     try:
         if rest:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 
@@ -44,7 +45,7 @@ class Classifier:
         self.network: torch.nn.Module = networks.build_network(networks.Architecture(**sizes))
         try:
             self.network.load_state_dict(load_file(folder / "weights.safetensors"))
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"The weights in {folder} are not those of its architecture: {error}") from None
         self.network.eval().to(self._device)
         shape = (1, -1, 1, 1)
@@ -117,11 +118,17 @@ def _load_beside(folder: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(alias, path, submodule_search_locations=locations)
     assert spec is not None
     assert spec.loader is not None
+    _forget(alias)  # another model may have lain in this folder before
     module = importlib.util.module_from_spec(spec)
     sys.modules[alias] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[alias]
+        _forget(alias)
         raise
     return module
+
+
+def _forget(module: str) -> None:
+    for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
+        del sys.modules[name]

@@ -16,15 +16,15 @@ from recognition.sources.labelled import Images
 
 LARGEST_AUTOMATIC_SIDE = 224
 _CONVERSIONS = {
-    "cmyk": "{n} images are CMYK, made for print: converted to RGB, colours may differ a little from what their author"
+    "cmyk": "CMYK images, made for print ({n}): converted to RGB, colours may differ a little from what their author"
     " saw. Save them as RGB to decide yourself.",
-    "palette": "{n} images have a palette of at most 256 colours: converted to RGB without loss. Save them as RGB to"
+    "palette": "Images with a palette of at most 256 colours ({n}): converted to RGB without loss. Save them as RGB to"
     " avoid this note.",
-    "16_bit": "{n} images have 16 bits a channel: scaled from 0..65535 to 0..255. Where they use only a part of that"
+    "16_bit": "Images with 16 bits a channel ({n}): scaled from 0..65535 to 0..255. Where they use only a part of that"
     " range they come out dark: save them with 8 bits.",
-    "transparent": "{n} images have transparent pixels: put on white. Save them without transparency to choose the"
+    "transparent": "Images with transparent pixels ({n}): put on white. Save them without transparency to choose the"
     " background yourself.",
-    "animated": "{n} images have several frames or pages: only the first is used. Save the frames as single images to"
+    "animated": "Images with several frames or pages ({n}): only the first is used. Save the frames as single images to"
     " use them all.",
 }
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mlflow
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -38,9 +38,25 @@ LONGEST_PARAMETER = 6000
 def client() -> MlflowClient:
     """A client of the tracking store and the registry that ``mlflow.yaml`` and the environment name."""
     uri = tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
     return MlflowClient(uri, uri)
+
+
+def check_store() -> None:
+    """Refuse a tracking server that does not answer within 5 seconds; MLflow's own client would try for minutes.
+
+    Raises:
+        TrackingError: there is no answer.
+    """
+    uri = tracking_uri()
+    if not uri.startswith("http"):
+        return
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=5)
+    except requests.RequestException as error:
+        raise TrackingError(
+            f"The tracking server {uri} does not answer ({type(error).__name__}). Start it, or change tracking_uri in "
+            "mlflow.yaml or MLFLOW_TRACKING_URI; `recognition doctor` shows what answers."
+        ) from None
 
 
 @contextmanager
@@ -57,6 +73,7 @@ def tracked_run(experiment: Experiment, tags: Mapping[str, str]) -> Iterator[str
     Raises:
         TrackingError: the tracking server does not answer.
     """
+    check_store()
     store = client()
     run_id = _open(store, experiment, tags)
     status = "FINISHED"

@@ -163,11 +163,11 @@ def _plain(error: Exception) -> str:
     """The innermost reason of a chain of connection errors, in a few words."""
     text = str(error)
     for sign, reason in (
-        ("Name or service not known", "its name cannot be resolved"),
-        ("NameResolutionError", "its name cannot be resolved"),
+        ("Name or service not known", "the host's name cannot be resolved"),
+        ("NameResolutionError", "the host's name cannot be resolved"),
         ("Connection refused", "the connection was refused"),
         ("timed out", "no answer in time"),
-        ("certificate", "its certificate is not trusted"),
+        ("certificate", "the host's certificate is not trusted"),
         ("ProxyError", "the proxy does not let it through"),
     ):
         if sign in text:

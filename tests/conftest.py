@@ -1,4 +1,4 @@
-"""Fixtures: a state folder of its own for each test, and one real run of the main job for all that look at its result."""
+"""Fixtures: a state folder of its own for each test, and one real run of the main job for all that look at it."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_arrays_of_all_documented_shapes_are_accepted() -> None:
 
 @pytest.mark.parametrize("array", [np.zeros((5, 4)), np.zeros((5, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8)])
 def test_arrays_of_other_shapes_are_refused(array: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="image of shape|an image is an array"):
+    with pytest.raises(ValueError, match=r"image of shape|an image is an array"):
         prepare_array(array, 5, 4, 3, "crop")
 
 

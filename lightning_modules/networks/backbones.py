@@ -8,6 +8,8 @@ from torch import nn
 
 from .architecture import Architecture
 
+_WITH_SIDE_OUTPUTS = ("googlenet", "inception_v3")
+
 
 def timm_backbone(architecture: Architecture) -> nn.Module:
     """Build ``timm/<name>`` for any number of image channels.
@@ -20,6 +22,8 @@ def timm_backbone(architecture: Architecture) -> nn.Module:
     name = architecture.network.removeprefix("timm/")
     if not timm.is_model(name):
         raise ValueError(_unknown("timm", name, timm.list_models()))
+    if "." in name and name not in (tagged := timm.list_pretrained(f"{name.partition('.')[0]}.*")):
+        raise ValueError(_unknown("timm", name, tagged))
     settings = {
         "num_classes": architecture.outputs,
         "in_chans": architecture.image_channels,
@@ -33,11 +37,16 @@ def timm_backbone(architecture: Architecture) -> nn.Module:
         if "img_size" not in str(error):
             raise
         network = timm.create_model(name, **settings)
+    except (AssertionError, ZeroDivisionError) as error:
+        size = f"{architecture.height}x{architecture.width}"
+        raise ValueError(f"timm/{name} does not take images of {size} pixels: set data.image_size to 224") from error
     return network
 
 
 def torchvision_backbone(architecture: Architecture) -> nn.Module:
     """Build ``torchvision/<name>``; a first convolution is put in for other than 3 channels.
+
+    A dropout of 0 leaves that of the published network as it is.
 
     Raises:
         ValueError: torchvision has no such classifier.
@@ -47,10 +56,27 @@ def torchvision_backbone(architecture: Architecture) -> nn.Module:
     name = architecture.network.removeprefix("torchvision/")
     if name not in models.list_models(module=models):
         raise ValueError(_unknown("torchvision", name, models.list_models(module=models)))
-    network: nn.Module = models.get_model(name, weights=None, num_classes=architecture.outputs)
+    more = {"aux_logits": False, "init_weights": True} if name in _WITH_SIDE_OUTPUTS else {}
+    network: nn.Module = models.get_model(name, weights=None, num_classes=architecture.outputs, **more)
+    if architecture.dropout:
+        _set_dropout(network, architecture.dropout)
     if architecture.image_channels != 3:
         _replace_first_convolution(network, architecture.image_channels)
     return network
+
+
+def _set_dropout(network: nn.Module, share: float) -> None:
+    """Set the network's own dropouts before the output, or put one before the last linear layer."""
+    own = [module for module in network.modules() if isinstance(module, nn.Dropout) and module.p > 0]
+    if own:
+        for module in own:
+            module.p = share
+        return
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if linear:
+        parent = network.get_submodule(linear[-1].rpartition(".")[0])
+        own_name = linear[-1].rpartition(".")[2]
+        setattr(parent, own_name, nn.Sequential(nn.Dropout(share), getattr(parent, own_name)))
 
 
 def _replace_first_convolution(network: nn.Module, channels: int) -> None:

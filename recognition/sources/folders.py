@@ -48,12 +48,9 @@ def archive(path: Path, on_progress: Progress) -> Images:
     fingerprint = "archive:" + hash_of(path)
     try:
         return _zip(path, fingerprint) if zipfile.is_zipfile(path) else _tar(path, fingerprint)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"The archive {path} is damaged ({error}). Make or fetch it again.") from error
-    except Exception as error:
-        # the decompressors (zlib, lzma) have error types of their own
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # each decompressor has error types of its own
         raise DataError(f"The archive {path} is damaged ({error}). Make or fetch it again.") from error
 
 
@@ -141,7 +138,7 @@ def _images(
 ) -> Images:
     findings = list(layout.findings)
     if special:
-        message = f"{len(special)} links, devices or the like were left out: only regular files are read."
+        message = f"Links, devices or the like ({len(special)}): left out, since only regular files are read."
         findings.append(Finding(kind="special_files", message=message, files=tuple(sorted(special)[:100])))
     number = {name: label for label, name in enumerate(layout.class_names)}
     return Images(

@@ -220,16 +220,14 @@ def _note_loose(loose: list[str], findings: list[Finding], has_classes: bool, wh
     if not has_classes:
         raise DataError(f"{where}: images lie in no class folder, such as {min(loose)!r}. {EXPECTED}")
     if loose:
-        message = f"{len(loose)} images lie outside the class folders, so that their class is not known; left out."
+        message = f"Images outside the class folders ({len(loose)}): left out, since their class is not known."
         findings.append(Finding(kind="unlabelled", message=message, files=_some(loose)))
 
 
 def _not_images(others: list[str]) -> Finding:
-    kinds = Counter(PurePosixPath(path).suffix.lower() or "no ending" for path in others)
+    kinds = Counter(PurePosixPath(path).suffix.lower() or "no ending" for path in sorted(others))
     named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
-    return Finding(
-        kind="not_images", message=f"{len(others)} files are no images ({named}); left out.", files=_some(others)
-    )
+    return Finding(kind="not_images", message=f"Files that are no images ({named}): left out.", files=_some(others))
 
 
 def _some(paths: Iterable[str]) -> tuple[str, ...]:
