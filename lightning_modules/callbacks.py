@@ -42,8 +42,8 @@ class Reports(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: _number(value) for name, value in trainer.callback_metrics.items()}
-        metrics["train/learning_rate"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
-        metrics["train/seconds_per_epoch"] = time.perf_counter() - self._epoch_began
+        metrics["epoch/learning_rate"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        metrics["epoch/seconds"] = time.perf_counter() - self._epoch_began
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(value)
         if trainer.is_global_zero:

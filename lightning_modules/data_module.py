@@ -92,8 +92,8 @@ class SplitDataset(Dataset[Batch]):
 class KeyedBatches(Sampler[list[tuple[Key, int]]]):
     """Batches of keys: each sample once an epoch, the same batches whatever the number of processes.
 
-    Each process takes every ``world_size``-th sample of a batch. A last batch that is too small to give each process a
-    sample is left out of training.
+    Each process takes every ``world_size``-th sample of a batch. What is left at the end joins the last batch when it
+    is too little to give each process two samples, since batch normalisation has no spread over one.
     """
 
     def __init__(
@@ -113,14 +113,16 @@ class KeyedBatches(Sampler[list[tuple[Key, int]]]):
 
     def __len__(self) -> int:
         whole, left = divmod(self._length, self._batch_size)
-        return whole + (1 if left >= self._world_size else 0)
+        enough = 2 * self._world_size if whole else self._world_size
+        return whole + (1 if left >= enough else 0)
 
     def __iter__(self) -> Iterator[list[tuple[Key, int]]]:
         order: NDArray[np.int64] = np.arange(self._length)
         if self._shuffle:
             order = randomness.permutation(self._seed, self.epoch, self._length)
         for number in range(len(self)):
-            batch = order[number * self._batch_size : (number + 1) * self._batch_size]
+            start, is_last = number * self._batch_size, number == len(self) - 1
+            batch = order[start:] if is_last else order[start : start + self._batch_size]
             mine = batch[self._rank :: self._world_size]
             yield [((self.epoch, int(position)), len(batch)) for position in mine]
 
@@ -185,4 +187,6 @@ class ImageData(pl.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=self._pin_memory,
+            # by default a loader draws from torch's global stream, more often without persistent workers than with them
+            generator=torch.Generator().manual_seed(self._seed),
         )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recognition import bundle, datasets, figures, scores
+from recognition import bundle, datasets, figures, galleries, scores
 from recognition.errors import DataError
 from recognition.events import Emit, Progress, ignore
 from recognition.experiment import Evaluation
@@ -136,7 +136,7 @@ def _draw(
         figures.learning_curves(history, folder / "learning_curves.png", best_epoch)
     if evaluation.mistakes:
         confidences = probabilities[np.arange(len(labels)), predictions]
-        figures.most_confident_mistakes(
+        galleries.most_confident_mistakes(
             test.batch,
             labels,
             predictions,

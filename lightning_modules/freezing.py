@@ -22,7 +22,7 @@ def depth_groups(network: nn.Module) -> list[list[nn.Module]]:
 
 
 def _stages(module: nn.Module, head: nn.Module, stacked: bool = False) -> list[nn.Module]:
-    """The stages within a top-level child; those within a stack are not divided further, but for taking out the head."""
+    """The stages within a top-level child; a stage of a stack is not divided further, but for taking out the head."""
     if module is head or not _holds_parameters(module):
         return []
     children = list(module.children())
@@ -47,10 +47,10 @@ def _size(module: nn.Module) -> int:
 
 def head_of(network: nn.Module) -> nn.Module:
     """The layer that turns features into logits: what timm names so, else the last linear layer or convolution."""
-    if hasattr(network, "get_classifier"):
-        classifier = network.get_classifier()
-        if isinstance(classifier, nn.Module) and _holds_parameters(classifier):
-            return classifier
+    named = getattr(network, "get_classifier", None)
+    classifier = named() if callable(named) else None
+    if isinstance(classifier, nn.Module) and _holds_parameters(classifier):
+        return classifier
     for kind in (nn.Linear, nn.Conv2d):
         layers = [module for module in network.modules() if isinstance(module, kind)]
         if layers:

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 SMALLEST_DOUBT = 1e-12
 
 

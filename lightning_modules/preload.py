@@ -9,6 +9,7 @@ import torchvision
 import lightning_modules.evaluation
 import lightning_modules.training
 import recognition.figures
+import recognition.galleries
 import recognition.policies
 import recognition.scores
 

@@ -101,15 +101,18 @@ def fit(
         _class_weight(data) if training.class_weights == "balanced" else None,
     )
     reports = Reports(emit, training.epochs)
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints",
-        BEST.removesuffix(".ckpt"),
-        monitor=training.monitor,
-        mode="min" if training.monitor == "val/loss" else "max",
-        save_last=True,
-        enable_version_counter=False,
-    )
-    trainer = _trainer(training, [reports, FiniteLoss(), *_optional_callbacks(training, network), checkpoints])
+    checkpoints = [
+        ModelCheckpoint(
+            folder / "checkpoints",
+            BEST.removesuffix(".ckpt"),
+            monitor=training.monitor,
+            mode="min" if training.monitor == "val/loss" else "max",
+            enable_version_counter=False,
+        ),
+        # `save_last` above would keep the last that was the best so far
+        ModelCheckpoint(folder / "checkpoints", LAST.removesuffix(".ckpt"), enable_version_counter=False),
+    ]
+    trainer = _trainer(training, [reports, FiniteLoss(), *_optional_callbacks(training, network), *checkpoints])
     images = ImageData(
         data.path,
         policy.path if policy.transforms else None,
@@ -194,6 +197,10 @@ def _check_devices(training: Training) -> None:
     on_gpu = training.accelerator == "gpu" or (training.accelerator == "auto" and gpus > 0)
     if on_gpu and training.devices > gpus:
         raise ConfigurationError(f"training.devices={training.devices}, but this machine has {gpus} GPUs.")
+    if training.batch_size < training.devices:
+        raise ConfigurationError(
+            f"training.batch_size={training.batch_size} gives {training.devices} devices less than an image each."
+        )
     if training.precision == "16" and not on_gpu:
         raise ConfigurationError("training.precision=16 needs a GPU: use 32 or bf16.")
 
@@ -203,7 +210,7 @@ def _trainer(training: Training, callbacks: list[pl.Callback]) -> pl.Trainer:
     return pl.Trainer(
         accelerator=training.accelerator,
         devices=training.devices,
-        strategy="ddp" if training.devices > 1 else "auto",
+        strategy=_strategy(training),
         precision=PRECISIONS[training.precision],  # type: ignore[arg-type]  # Lightning spells its choices as literals
         max_epochs=training.epochs,
         accumulate_grad_batches=training.accumulate,
@@ -217,6 +224,13 @@ def _trainer(training: Training, callbacks: list[pl.Callback]) -> pl.Trainer:
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+
+
+def _strategy(training: Training) -> str:
+    if training.devices == 1:
+        return "auto"
+    # frozen parameters give no gradient to wait for
+    return "ddp" if training.freeze == "none" else "ddp_find_unused_parameters_true"
 
 
 def _optional_callbacks(training: Training, network: nn.Module) -> list[pl.Callback]:
@@ -274,6 +288,7 @@ def _quieten() -> None:
         ".*is smaller than the logging interval.*",  # nothing is logged by step
         ".*LeafSpec.*",  # deprecated inside torch and Lightning
         ".*GPU available but not used.*",
+        ".*sync_dist=True.*",  # what is logged has been added up over the processes
     ):
         warnings.filterwarnings("ignore", message=known)
 

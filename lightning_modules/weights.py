@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -47,10 +47,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise ModelError(f"model.weights: {path} is no whole safetensors file: {error}.") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch wonders about in other files is told below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each kind of damage has an exception of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"model.weights: {path} is no file of tensors alone ({str(error).splitlines()[0]}); "
+            f"model.weights: {path} is no file of tensors alone ({reason}); "
             "nothing in it was executed. Save it as safetensors."
         ) from None
     if isinstance(content, dict):

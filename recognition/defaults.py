@@ -37,9 +37,9 @@ def _channels_for(side: int) -> tuple[int, ...]:
         return (32, 64, 128)
     if side <= 80:
         return (32, 64, 128, 128)
-    if side <= 320:
-        return (16, 32, 64, 128, 128)
-    return (16, 32, 64, 128, 128, 256)
+    if side <= 160:
+        return (8, 16, 32, 64, 128)
+    return (8, 16, 32, 64, 128, 128)
 
 
 def normalization(

@@ -1,67 +1,31 @@
-"""The pictures of a run, drawn with Matplotlib's Agg backend and no global state, each written to a PNG file.
+"""The curves and matrices of a run, each written to a PNG file.
 
-Images are NHWC uint8 with 1 (gray) or 3 (RGB) channels; labels, predictions and probabilities are as
-``recognition.scores`` describes them. Every function makes the folder of ``path``, replaces the file and returns
-nothing.
+Labels, predictions and probabilities are as ``recognition.scores`` describes them. Every function makes the folder of
+``path``, replaces the file and returns nothing.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import FuncNorm, LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
+from recognition.drawing import INK, MUTED, PALETTE, RIGHT, WRONG, drawing, short, write_message
 from recognition.scores import Labels, Probabilities, checked_predictions, per_class_table
 
-Images = npt.NDArray[np.uint8]
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
-INK, MUTED, FAINT = "#1f2933", "#6b7785", "#e3e7ec"
-RIGHT, WRONG = "#2468b0", "#c2402e"
-PALETTE = (
-    *(RIGHT, "#e8833a", "#2f9e61", WRONG, "#8660b5", "#8c6a4f", "#d66fae", "#7f8a96", "#b3a429", "#27a7b8"),
-    *("#9ac4e8", "#f8c59b", "#9bdbb0", "#f0a397", "#c9b6e4", "#cdb7a7", "#f2bfdd", "#c3cad2", "#e0d98c", "#9edde6"),
-)
 OUTCOME = LinearSegmentedColormap.from_list(
     "outcome", ["#8f2417", WRONG, "#f1b3a8", "#ffffff", "#a9c8e8", RIGHT, "#123f73"]
 )
-STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.color": INK,
-    "text.parse_math": False,  # class names may hold dollar signs
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": FAINT,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "figure.facecolor": "white",
-    "figure.dpi": 120,
-}
 MANY_CLASSES = 20
 WORST_CLASSES = 5
 TOP_CONFUSIONS = 20
@@ -87,7 +51,7 @@ def confusion_matrix(matrix: npt.NDArray[np.int64], class_names: Sequence[str], 
     title = f"Confusion matrix{': ' if num_classes > 8 else chr(10)}{accuracy:.2%} of {total:,} images right"
     side = min(12.0, 3.0 + 0.11 * num_classes) if many else 2.6 + 0.36 * num_classes
     font = 10.0 if not many else min(8.0, max(3.5, 0.72 * 72 * side * 0.8 / num_classes))
-    with _drawing(path, side * 1.4 + 1 if many else side + 1.4, side) as figure:
+    with drawing(path, side * 1.4 + 1 if many else side + 1.4, side) as figure:
         if many:
             axes, ranking = figure.subplots(1, 2, width_ratios=(2.6, 1))
             _rank_confusions(ranking, matrix, class_names)
@@ -102,7 +66,7 @@ def confusion_matrix(matrix: npt.NDArray[np.int64], class_names: Sequence[str], 
         axes.set_ylabel("true class")
         step = math.ceil(num_classes / 150)
         shown = range(0, num_classes, step)
-        labels = [_short(name) for name in class_names[::step]]
+        labels = [short(name) for name in class_names[::step]]
         axes.set_xticks(list(shown), labels, rotation=_rotation(labels, many), fontsize=font, rotation_mode="anchor")
         for tick in axes.get_xticklabels():
             tick.set_horizontalalignment("center" if tick.get_rotation() == 0 else "right")
@@ -144,7 +108,7 @@ def precision_recall_curves(
     averaged = np.mean([_at_recall(grid, *points) for points in curves.values()], axis=0)
     micro = curve(truth.ravel(), probabilities.ravel())
     micro_score = metrics.average_precision_score(truth.ravel(), probabilities.ravel())
-    with _drawing(path, 7.6, 5.0) as figure:
+    with drawing(path, 7.6, 5.0) as figure:
         axes = figure.subplots()
         averages = [
             (f"macro average   {np.nanmean(scores):.4f}", (grid, averaged)),
@@ -168,7 +132,7 @@ def roc_curves(labels: Labels, probabilities: Probabilities, class_names: Sequen
     labels, probabilities = checked_predictions(labels, probabilities, class_names)
     scores = per_class_table(labels, probabilities, class_names)["roc_auc"].to_numpy()
     if np.isnan(scores).all():
-        _write_message(path, "No ROC curve", f"All images are of one class: {class_names[labels[0]]}.")
+        write_message(path, "No ROC curve", f"All images are of one class: {class_names[labels[0]]}.")
         return
     truth = np.eye(len(class_names), dtype=bool)[labels]
 
@@ -182,7 +146,7 @@ def roc_curves(labels: Labels, probabilities: Probabilities, class_names: Sequen
     averages: list[tuple[str, Curve]] = []
     title = "ROC of each class against the rest"
     if len(class_names) == 2:
-        title = f"ROC of {_short(class_names[1])} against {_short(class_names[0])}"
+        title = f"ROC of {short(class_names[1])} against {short(class_names[0])}"
         curves = {1: curves[1]}
     else:
         grid = np.unique(np.concatenate([np.linspace(0, 1, 501), np.geomspace(1e-5, 1, 201)]))
@@ -193,7 +157,7 @@ def roc_curves(labels: Labels, probabilities: Probabilities, class_names: Sequen
             (f"macro average   {np.nanmean(scores):.4f}", (grid, averaged)),
             (f"micro average   {micro_score:.4f}", curve(truth.ravel(), probabilities.ravel())),
         ]
-    with _drawing(path, 7.6, 5.0) as figure:
+    with drawing(path, 7.6, 5.0) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", zorder=1)
         _draw_curves(axes, curves, scores, class_names, averages, left=True)
@@ -206,11 +170,11 @@ def roc_curves(labels: Labels, probabilities: Probabilities, class_names: Sequen
 def learning_curves(history: dict[str, list[float]], path: Path, best_epoch: int | None = None) -> None:
     """Draw what was measured after each epoch: losses on the left, scores on the right.
 
-    ``history`` maps ``train/<name>`` and ``val/<name>`` to one value an epoch, counted from 0 as MLflow's steps; names
-    that end in ``loss`` are losses, other series within [0, 1] are scores, learning rates and the rest are left out.
-    ``best_epoch`` is marked and its values stand in the legend; without one it is that of the lowest ``val/loss`` (else
-    ``train/loss``). Series may be empty, of different lengths and hold NaN. Raises ValueError for a best epoch that is
-    not in the history.
+    ``history`` maps ``train/<name>`` and ``val/<name>`` to one value an epoch, drawn from 1 on as MLflow's steps; names
+    that end in ``loss`` are losses, other series within [0, 1] are scores, the rest is left out.
+    ``best_epoch``, an index of the history, is marked and its values stand in the legend; without one it is that of the
+    lowest ``val/loss`` (else ``train/loss``). Series may be empty, of different lengths and hold NaN. Raises ValueError
+    for a best epoch that is not in the history.
     """
     series = {key: np.asarray(values, dtype=np.float64) for key, values in history.items()}
     series = {key: values for key, values in series.items() if np.isfinite(values).any()}
@@ -218,7 +182,7 @@ def learning_curves(history: dict[str, list[float]], path: Path, best_epoch: int
     scores = {key: values for key, values in series.items() if key not in losses and _is_score(key, values)}
     epochs = max((len(values) for values in [*losses.values(), *scores.values()]), default=0)
     if epochs == 0:
-        _write_message(path, "No learning curves", "No losses or scores were measured.")
+        write_message(path, "No learning curves", "No losses or scores were measured.")
         return
     if best_epoch is None:
         watched = losses.get("val/loss", losses.get("train/loss"))
@@ -226,14 +190,14 @@ def learning_curves(history: dict[str, list[float]], path: Path, best_epoch: int
     elif not 0 <= best_epoch < epochs:
         raise ValueError(f"best_epoch is {best_epoch}; the history holds epochs 0 to {epochs - 1}")
     panels = [(title, group) for title, group in (("Loss", losses), ("Scores", scores)) if group]
-    with _drawing(path, 5.2 * len(panels), 3.9) as figure:
+    with drawing(path, 5.2 * len(panels), 3.9) as figure:
         for axes, (title, group) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
             names = sorted({key.partition("/")[2] for key in group})
             for key, values in group.items():
                 split, _, name = key.partition("/")
                 colour = (RIGHT if split == "val" else PALETTE[1]) if len(names) == 1 else PALETTE[names.index(name)]
                 axes.plot(
-                    np.arange(len(values)),
+                    np.arange(1, len(values) + 1),
                     values,
                     color=colour,
                     linestyle="-" if split == "val" else "--",
@@ -243,120 +207,25 @@ def learning_curves(history: dict[str, list[float]], path: Path, best_epoch: int
                     label=_with_value(key, values, best_epoch),
                 )
                 if best_epoch is not None and best_epoch < len(values):
-                    axes.plot(best_epoch, values[best_epoch], "o", color="white", markeredgecolor=colour, markersize=8)
+                    axes.plot(
+                        best_epoch + 1, values[best_epoch], "o", color="white", markeredgecolor=colour, markersize=8
+                    )
             if best_epoch is not None:
                 axes.axvline(
-                    best_epoch, color=MUTED, linewidth=1, linestyle=":", zorder=1, label=f"best epoch: {best_epoch}"
+                    best_epoch + 1,
+                    color=MUTED,
+                    linewidth=1,
+                    linestyle=":",
+                    zorder=1,
+                    label=f"best epoch: {best_epoch + 1}",
                 )
             axes.set_title(title)
             axes.set_xlabel("epoch")
-            axes.set_xlim(*((-0.5, 0.5) if epochs == 1 else (-0.03 * epochs, epochs - 1 + 0.03 * epochs)))
+            axes.set_xlim(*((0.5, 1.5) if epochs == 1 else (1 - 0.03 * epochs, epochs + 0.03 * epochs)))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if epochs == 1:
-                axes.set_xticks([0])
+                axes.set_xticks([1])
             axes.legend(loc="best", frameon=True, edgecolor="none")
-
-
-def most_confident_mistakes(
-    images: Images | Callable[[npt.NDArray[np.int64]], Images],
-    labels: Labels,
-    predictions: Labels,
-    confidences: npt.NDArray[np.floating[Any]],
-    class_names: Sequence[str],
-    sample_ids: Sequence[str],
-    count: int,
-    path: Path,
-) -> None:
-    """Show the ``count`` wrong images with the highest confidence, each with "true → said (0.98)" and its sample id.
-
-    ``images`` is (N, H, W, C), or a function that reads the images at some positions; only those shown are read. The
-    others hold one entry an image; ``confidences`` is the probability of the prediction. Of equal confidence the first
-    come first. Where nothing is wrong the figure says so. Raises ValueError for a count below 1, lengths that differ,
-    or other images.
-    """
-    if count < 1:
-        raise ValueError(f"count is {count}; at least 1 image can be shown")
-    given = len(labels) if callable(images) else len(images)
-    if len({given, len(labels), len(predictions), len(confidences), len(sample_ids)}) != 1:
-        raise ValueError(
-            f"{given} images, {len(labels)} labels, {len(predictions)} predictions, {len(confidences)} confidences and"
-            f" {len(sample_ids)} sample ids do not fit each other"
-        )
-    wrong = np.flatnonzero(np.asarray(labels) != np.asarray(predictions))
-    if len(wrong) == 0:
-        _write_message(path, "No mistakes", f"All {len(labels):,} images are classified right.")
-        return
-    shown = wrong[np.argsort(-np.asarray(confidences)[wrong], kind="stable")][:count]
-    tiles = images(shown) if callable(images) else images[shown]
-    _check_images("images", tiles)
-    rows = math.ceil(len(shown) / (4 if len(shown) <= 16 else 8))
-    columns = math.ceil(len(shown) / rows)
-    with _drawing(path, max(1.5 * columns, 4.5), 1.95 * rows + 0.4) as figure:
-        figure.suptitle(
-            f"Most confident mistakes: {len(shown)} of {len(wrong):,} among {len(labels):,} images",
-            fontsize=11,
-            fontweight="bold",
-        )
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.flat[len(shown) :]:
-            axes.set_visible(False)
-        for axes, tile, index in zip(grid.flat, tiles, shown, strict=False):
-            _show_image(axes, tile, WRONG)
-            true, said = class_names[labels[index]], class_names[predictions[index]]
-            text = f"{true} → {said} ({confidences[index]:.2f})"
-            if len(text) > 20:
-                text = f"{_short(true, 20)}\n→ {_short(said, 13)} ({confidences[index]:.2f})"
-            axes.set_title(text, fontsize=9, fontweight="normal", loc="center", pad=4)
-            axes.set_xlabel(_short(str(sample_ids[index]), 24, keep_end=True), fontsize=6.5, color=MUTED, labelpad=3)
-
-
-def preview_grid(originals: Images, augmented: Images, path: Path, titles: Sequence[str] = ()) -> None:
-    """Show n originals (n, H, W, C) and below each the same image augmented, in bands of at most 8 columns.
-
-    The two may differ in size. ``titles`` (one an original, such as class names, or none) stand above. Raises
-    ValueError for no images, numbers that differ, or other images.
-    """
-    _check_images("originals", originals)
-    _check_images("augmented", augmented)
-    count = len(originals)
-    if count == 0 or len(augmented) != count or len(titles) not in (0, count):
-        raise ValueError(f"{count} originals, {len(augmented)} augmented images and {len(titles)} titles do not fit")
-    bands = math.ceil(count / 8)
-    columns = math.ceil(count / bands)
-    with _drawing(path, 1.25 * columns + 0.5, (2.5 + (0.25 if titles else 0)) * bands) as figure:
-        grid = figure.subplots(2 * bands, columns, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for index in range(count):
-            band, column = divmod(index, columns)
-            above, below = grid[2 * band, column], grid[2 * band + 1, column]
-            _show_image(above, originals[index], MUTED)
-            _show_image(below, augmented[index], RIGHT)
-            if titles:
-                above.set_title(_short(titles[index], 16), fontsize=9, fontweight="normal", loc="center", pad=4)
-            if column == 0:
-                above.set_ylabel("original", fontsize=9, color=MUTED)
-                below.set_ylabel("augmented", fontsize=9, color=RIGHT)
-
-
-@contextmanager
-def _drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """Yield a figure of so many inches in the house's style, and write it when the block ends without an error."""
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # the stub lists every key as a literal
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            # Scripts that the font lacks are drawn as boxes; the tables hold the names.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            figure.savefig(path, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
-
-
-def _write_message(path: Path, title: str, text: str) -> None:
-    with _drawing(path, 5.0, 1.6) as figure:
-        figure.text(0.5, 0.62, title, ha="center", va="center", fontsize=13, fontweight="bold")
-        figure.text(0.5, 0.32, text, ha="center", va="center", color=MUTED)
 
 
 def _write_counts(axes: Axes, matrix: npt.NDArray[np.int64], share: npt.NDArray[np.float64]) -> None:
@@ -382,7 +251,7 @@ def _rank_confusions(axes: Axes, matrix: npt.NDArray[np.int64], class_names: Seq
     axes.bar_label(bars, fontsize=8, padding=3)
     axes.set_yticks([])
     for position, (true, said) in enumerate(pairs):
-        text = f"{_short(class_names[true], 18)} → {_short(class_names[said], 18)}"
+        text = f"{short(class_names[true], 18)} → {short(class_names[said], 18)}"
         axes.text(0, position - 0.24, text, fontsize=8, va="bottom")
     axes.set_ylim(max(len(pairs), TOP_CONFUSIONS) - 0.4, -0.9)
     axes.set_xlim(0, 1.15 * max(counts, default=1))
@@ -416,7 +285,7 @@ def _draw_curves(
             view.plot(*points, color=colour, linewidth=2.6, linestyle=line, drawstyle=drawstyle, label=text, zorder=4)
         for position, label in enumerate(drawn):
             width = 1.2 if averages else 2.4
-            text = f"{_short(class_names[label], 22)}   {scores[label]:.4f}"
+            text = f"{short(class_names[label], 22)}   {scores[label]:.4f}"
             view.plot(
                 *curves[label],
                 color=PALETTE[position],
@@ -448,40 +317,13 @@ def _at_recall(
 
 def _is_score(key: str, values: npt.NDArray[np.float64]) -> bool:
     measured = values[np.isfinite(values)]
-    split, _, name = key.partition("/")
-    rate = "learning_rate" in name or name.split("_")[0] == "lr"
-    return split in ("train", "val") and not rate and bool(((measured >= 0) & (measured <= 1)).all())
+    split = key.partition("/")[0]
+    return split in ("train", "val") and bool(((measured >= 0) & (measured <= 1)).all())
 
 
 def _with_value(key: str, values: npt.NDArray[np.float64], epoch: int | None) -> str:
     known = epoch is not None and epoch < len(values) and np.isfinite(values[epoch])
     return f"{key}   {values[epoch]:.4f}" if known else key
-
-
-def _check_images(what: str, images: Images) -> None:
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
-        raise ValueError(
-            f"{what} are {images.dtype} of shape {images.shape}; uint8 (images, height, width, 1 or 3) fits"
-        )
-
-
-def _show_image(axes: Axes, image: Images, frame: str) -> None:
-    shown = image[..., 0] if image.shape[2] == 1 else image
-    interpolation = "nearest" if max(image.shape[:2]) < 100 else "antialiased"
-    axes.set_axis_on()
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation=interpolation)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(False)
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_color(frame)
-
-
-def _short(text: str, longest: int = 24, keep_end: bool = False) -> str:
-    text = " ".join(str(text).split())
-    if len(text) <= longest:
-        return text
-    return "…" + text[1 - longest :] if keep_end else text[: longest - 1] + "…"
 
 
 def _rotation(labels: Sequence[str], many: bool) -> float:

@@ -174,7 +174,7 @@ def augment(data: PreparedData, augmentation: Augmentation, seed: int, folder: P
     Raises:
         ConfigurationError: the policy cannot be built, fails on the images, or changes their shape or type.
     """
-    from recognition import figures
+    from recognition import galleries
 
     name, transforms = choose(augmentation, data.height, data.width, data.channels)
     policy = build(transforms, data.height, data.width)
@@ -204,7 +204,7 @@ def augment(data: PreparedData, augmentation: Augmentation, seed: int, folder: P
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "policy.json").write_text(to_json(policy))
     (folder / "policy.yaml").write_text(yaml.safe_dump({name: [dict(item) for item in transforms]}, sort_keys=False))
-    figures.preview_grid(
+    galleries.preview_grid(
         originals,
         np.stack(augmented[: len(originals)]),
         folder / "preview.png",

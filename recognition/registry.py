@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -78,7 +78,7 @@ def register(
     card = _card(run_id, experiment, data, model, scores)
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     tracking.log_file(run_id, folder / "MODEL_CARD.md", "model_card")
-    model_id = _log_model(store, run_id, model, data, folder / "mlflow_model")
+    logged = _log_model(store, run_id, model, data, folder / "mlflow_model")
     name = experiment.model_name
     metric = experiment.registration.metric
     score = scores.metrics[f"test/{metric}"]
@@ -88,9 +88,10 @@ def register(
     _ensure_registered(store, name)
     created = store.create_model_version(
         name,
-        source=f"models:/{model_id}",
+        # a server resolves the model's own address; without one only MLflow's global settings would
+        source=logged.model_uri if tracking_uri().startswith("http") else logged.artifact_location,
         run_id=run_id,
-        model_id=model_id,
+        model_id=logged.model_id,
         description=card,
         tags={
             f"test/{metric}": f"{score:.6f}",
@@ -112,8 +113,8 @@ def register(
     )
 
 
-def _log_model(store: MlflowClient, run_id: str, model: TrainedModel, data: PreparedData, folder: Path) -> str:
-    """Make the bundle a logged model of the run, READY when it is whole; returns its id.
+def _log_model(store: MlflowClient, run_id: str, model: TrainedModel, data: PreparedData, folder: Path) -> LoggedModel:
+    """Make the bundle a logged model of the run, READY when it is whole.
 
     Through the client: MLflow's ``log_model`` wants a run that is active in this process, and ends it.
     """
@@ -142,8 +143,7 @@ def _log_model(store: MlflowClient, run_id: str, model: TrainedModel, data: Prep
         raise
     store.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     shutil.rmtree(folder)
-    model_id: str = logged.model_id
-    return model_id
+    return logged
 
 
 def _network_of(model: TrainedModel) -> str:

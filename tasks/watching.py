@@ -56,7 +56,7 @@ def watching(run_id: str, stage: str) -> Iterator[events.Emit]:
 def _line(event: events.EpochEnd) -> str:
     shown = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/f1_macro")
     scores = "  ".join(f"{name} {event.metrics[name]:.4f}" for name in shown if name in event.metrics)
-    seconds = event.metrics.get("train/seconds_per_epoch", 0.0)
+    seconds = event.metrics.get("epoch/seconds", 0.0)
     return f"epoch {event.epoch + 1}/{event.epochs}  {scores}  ({seconds:.1f} s)"
 
 

@@ -77,6 +77,7 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
     )
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than processors are meant here
 @pytest.mark.parametrize(("workers", "persistent"), [(2, False), (2, True), (4, True)])
 def test_batches_do_not_depend_on_workers(digits: PreparedData, policy: Path, workers: int, persistent: bool) -> None:
     alone = drawn(digits, policy, 2)
@@ -99,6 +100,8 @@ class _Watching(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         self.epochs[-1].append(batch)
         return self.weight.sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None: ...
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
@@ -187,7 +190,7 @@ def test_two_processes_share_each_batch_of_one(digits: PreparedData, policy: Pat
 @pytest.mark.parametrize("size", [1, 2, 7, 8])
 def test_the_mean_of_local_means_times_shares_is_the_mean_over_the_batch(size: int) -> None:
     values = np.random.default_rng(size).random(size)
-    sampler = [next(iter(KeyedBatches(size, size, 0, False, rank, 2)), []) for rank in range(2)]
+    sampler = [next(iter(KeyedBatches(size, 8, 0, False, rank, 2)), []) for rank in range(2)]
     if size == 1:
         # too small to give each process a sample
         assert sampler == [[], []]
@@ -209,6 +212,30 @@ def test_shares_follow_the_uneven_last_batch(digits: PreparedData) -> None:
     assert first[-1].share == pytest.approx(2 * ((left + 1) // 2) / left)
 
 
+@pytest.mark.parametrize(
+    ("length", "ranks", "sizes"),
+    [
+        (17, 1, [8, 9]),
+        (18, 1, [8, 8, 2]),
+        (1, 1, [1]),
+        (18, 2, [8, 10]),
+        (19, 2, [8, 11]),
+        (20, 2, [8, 8, 4]),
+        (3, 2, [3]),
+        (16, 2, [8, 8]),
+    ],
+)
+def test_a_rest_of_less_than_two_samples_a_process_joins_the_last_batch(
+    length: int, ranks: int, sizes: list[int]
+) -> None:
+    shares = [list(KeyedBatches(length, 8, 0, True, rank, ranks)) for rank in range(ranks)]
+    assert [sum(len(keys) for keys in batch) for batch in zip(*shares, strict=True)] == sizes
+    seen = [position for batches in shares for keys in batches for (_, position), _ in keys]
+    assert sorted(seen) == list(range(length))
+    for batches in shares:
+        assert [whole for keys in batches for _, whole in keys[:1]] == sizes
+
+
 @pytest.mark.parametrize(("length", "batch_size", "ranks"), [(10, 4, 1), (10, 4, 2), (9, 4, 2), (3, 8, 4), (0, 4, 1)])
 def test_the_announced_number_of_batches_is_the_real_one(length: int, batch_size: int, ranks: int) -> None:
     for rank in range(ranks):
@@ -225,9 +252,9 @@ def test_validation_is_in_order_and_not_augmented(digits: PreparedData, policy: 
 
 def test_workers_are_fitted_to_images_and_policy(digits: PreparedData, policy: Path) -> None:
     assert ImageData(digits.path, policy, 64, 0).train_dataloader().num_workers == 0  # 8 pixels
-    assert ImageData(digits.path, None, 64, 0, 3).train_dataloader().num_workers == 0  # nothing to augment
-    loader = ImageData(digits.path, policy, 64, 0, 3).train_dataloader()
-    assert (loader.num_workers, loader.persistent_workers) == (3, True)
+    assert ImageData(digits.path, None, 64, 0, 2).train_dataloader().num_workers == 0  # nothing to augment
+    loader = ImageData(digits.path, policy, 64, 0, 2).train_dataloader()
+    assert (loader.num_workers, loader.persistent_workers) == (2, True)
 
 
 def test_a_moved_data_set_gives_the_same_batches(digits: PreparedData, policy: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from matplotlib import rcParams
 from PIL import Image
 
-from recognition import figures
+from recognition import figures, galleries
 
 Pixels = npt.NDArray[np.uint8]
 Reader = Callable[[npt.NDArray[np.int64]], Pixels]
@@ -131,7 +131,7 @@ HISTORY = {"train/loss": [1.0, 0.5, 0.4], "val/loss": [1.1, 0.6, 0.7], "val/accu
             **HISTORY,
             "val/loss": [float("nan"), 0.6, float("nan")],
             "val/f1_macro": [],
-            "train/learning_rate": [1e-3] * 3,
+            "epoch/learning_rate": [1e-3] * 3,
         },
         {},
         {"train/loss": [float("nan")]},
@@ -155,7 +155,7 @@ def test_best_epoch_is_that_of_the_lowest_validation_loss(tmp_path: Path) -> Non
 
 def test_learning_rates_are_no_scores(tmp_path: Path) -> None:
     figures.learning_curves(HISTORY, tmp_path / "without.png")
-    figures.learning_curves({**HISTORY, "train/learning_rate": [0.1, 0.2, 0.1]}, tmp_path / "with.png")
+    figures.learning_curves({**HISTORY, "epoch/learning_rate": [0.1, 0.2, 0.1]}, tmp_path / "with.png")
     assert digest_of(tmp_path / "without.png") == digest_of(tmp_path / "with.png")
 
 
@@ -168,7 +168,7 @@ def draw_mistakes(path: Path, predictions: list[int], count: int, images: Pixels
     confidences = np.array([0.9, 0.6, 0.8, 0.99, 0.7, 0.5])
     labels = np.zeros(6, dtype=np.int64)
     ids = [f"folder/{index}.png" for index in range(6)]
-    figures.most_confident_mistakes(images, labels, np.array(predictions), confidences, ["a", "b"], ids, count, path)
+    galleries.most_confident_mistakes(images, labels, np.array(predictions), confidences, ["a", "b"], ids, count, path)
     return pixels_of(path)
 
 
@@ -230,7 +230,7 @@ def test_mistakes_refuse_other_images_counts_and_lengths(tmp_path: Path) -> None
 
 def test_preview_shows_every_original_above_its_augmented_image(tmp_path: Path) -> None:
     augmented = FLAT_IMAGES[[1, 0, 3, 2, 5, 4]][:, :6]
-    figures.preview_grid(FLAT_IMAGES, augmented, tmp_path / "preview.png", names_of(6))
+    galleries.preview_grid(FLAT_IMAGES, augmented, tmp_path / "preview.png", names_of(6))
     pixels = pixels_of(tmp_path / "preview.png")
     for index, colour in enumerate(FLAT_COLOURS):
         rows, columns = np.nonzero((pixels == colour).all(axis=2))
@@ -245,15 +245,15 @@ def test_preview_shows_every_original_above_its_augmented_image(tmp_path: Path) 
 @pytest.mark.parametrize("count", [1, 9])
 def test_preview_takes_one_and_many_gray_images(tmp_path: Path, count: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
-    figures.preview_grid(images, images[:, ::-1], tmp_path / "preview.png")
+    galleries.preview_grid(images, images[:, ::-1], tmp_path / "preview.png")
     pixels_of(tmp_path / "preview.png")
 
 
 def test_preview_refuses_numbers_that_differ(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="6 originals, 5 augmented images"):
-        figures.preview_grid(FLAT_IMAGES, FLAT_IMAGES[:5], tmp_path / "preview.png")
+        galleries.preview_grid(FLAT_IMAGES, FLAT_IMAGES[:5], tmp_path / "preview.png")
     with pytest.raises(ValueError, match="2 titles"):
-        figures.preview_grid(FLAT_IMAGES, FLAT_IMAGES, tmp_path / "preview.png", ["a", "b"])
+        galleries.preview_grid(FLAT_IMAGES, FLAT_IMAGES, tmp_path / "preview.png", ["a", "b"])
 
 
 def test_drawing_leaves_no_global_state_and_repeats_to_the_byte(tmp_path: Path) -> None:

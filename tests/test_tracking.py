@@ -45,11 +45,16 @@ def test_a_run_is_running_inside_and_finished_after() -> None:
     ],
 )
 def test_a_run_that_breaks_off_says_how(ending: BaseException, said: str) -> None:
-    seen = ""
-    with pytest.raises(type(ending)), tracking.tracked_run(Experiment(), {}) as run_id:
-        seen = run_id
-        raise ending
-    assert status(seen) == said
+    runs = []
+
+    def broken() -> None:
+        with tracking.tracked_run(Experiment(), {}) as run_id:
+            runs.append(run_id)
+            raise ending
+
+    with pytest.raises(type(ending)):
+        broken()
+    assert status(runs[0]) == said
 
 
 def test_the_reason_of_a_failure_is_a_tag() -> None:
