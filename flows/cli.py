@@ -40,8 +40,11 @@ def train(
     experiment = load_experiment(file, overrides)
     _begin_loading()
     from flows.identity import check_server
+    from flows.training import check
     from flows.training import train as train_flow
 
+    # before a server is started and a run is on record
+    check(experiment)
     check_server()
     result = train_flow(**{name: getattr(experiment, name) for name in type(experiment).model_fields})
     if as_json:
@@ -148,8 +151,10 @@ def _file_and_settings(words: list[str]) -> tuple[Path | None, list[str]]:
 
 def _begin_loading() -> None:
     """Let the process that stages are forked from import torch while this one imports Prefect."""
+    from recognition.settings import home
     from tasks.isolation import start_host
 
+    home()  # before Prefect tries for minutes to open a database in a folder that can't be made
     start_host()
 
 

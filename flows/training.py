@@ -21,6 +21,17 @@ from tasks.train import fit
 set_up_logs()
 
 
+def check(experiment: Experiment) -> None:
+    """Refuse what cannot work before anything is fetched: sources, names, policies, devices.
+
+    Raises:
+        ConfigurationError, DataError: by the setting's name.
+    """
+    start_host()
+    check_source(experiment.data)
+    run_isolated("lightning_modules.training:check", experiment)
+
+
 def _run_name() -> str:
     parameters = flow_run.parameters
     return Experiment(name=parameters["name"], data=parameters["data"]).run_name
@@ -59,10 +70,8 @@ def train(
         evaluation=evaluation,
         registration=registration,
     )
-    start_host()
-    check_source(experiment.data)
     with tracking.tracked_run(experiment, prefect_tags()) as run_id:
-        run_isolated("lightning_modules.training:check", experiment)
+        check(experiment)
         link_to_mlflow(tracking.run_url(run_id))
         prepared = download(run_id, experiment.data)
         policy = augment(run_id, prepared, experiment.augmentation, experiment.seed)

@@ -49,7 +49,7 @@ def home() -> Path:
     Raises:
         StorageError: it can't be made.
     """
-    folder = Path(os.environ.get("RECOGNITION_HOME") or project_root() / "var").expanduser().resolve()
+    folder = _home_path()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -58,6 +58,10 @@ def home() -> Path:
             "give a folder you may write to in RECOGNITION_HOME."
         ) from error
     return folder
+
+
+def _home_path() -> Path:
+    return Path(os.environ.get("RECOGNITION_HOME") or project_root() / "var").expanduser().resolve()
 
 
 def run_folder(run_id: str) -> Path:
@@ -112,6 +116,6 @@ def prepare_environment() -> None:
         "GIT_PYTHON_REFRESH": "quiet",
     }
     if os.environ.get("RECOGNITION_HOME"):
-        defaults["PREFECT_HOME"] = str(home() / "prefect")
+        defaults["PREFECT_HOME"] = str(_home_path() / "prefect")
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
