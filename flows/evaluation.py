@@ -33,7 +33,8 @@ def evaluate(model: str, evaluation: Evaluation = Evaluation()) -> EvaluationRes
     tags = {"evaluated.model": model, "evaluated.run_id": source_run}
     with tracking.tracked_run(experiment, prefect_tags() | tags) as run_id:
         link_to_mlflow(tracking.run_url(run_id))
-        prepared = download(run_id, experiment.data)
+        # the same images, also when the source has changed since or lies on another machine
+        prepared = download(run_id, experiment.data, tracking.data_of(source_run))
         scores = score(run_id, prepared, bundle, evaluation, experiment.training.accelerator)
         report(experiment.run_name, scores, None, tracking.run_url(run_id))
     return tracking.evaluation_result(run_id, model, source_run, scores)

@@ -20,8 +20,9 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+from recognition import datasets
 from recognition.configuration import to_yaml
-from recognition.errors import TrackingError
+from recognition.errors import DataError, TrackingError
 from recognition.experiment import Experiment
 from recognition.records import EvaluationResult, PreparedData, Scores, TrainingResult, Version
 from recognition.settings import home, project_root, tracking_settings, tracking_uri
@@ -126,10 +127,7 @@ def _open(store: MlflowClient, experiment: Experiment, tags: Mapping[str, str]) 
 
 
 def _describe(store: MlflowClient, run_id: str, experiment: Experiment) -> None:
-    flat = experiment.flattened()
-    parameters = [Param(key, value[:LONGEST_PARAMETER]) for key, value in flat.items()]
-    for start in range(0, len(parameters), MOST_PER_BATCH):
-        store.log_batch(run_id, params=parameters[start : start + MOST_PER_BATCH])
+    log_parameters(run_id, experiment.flattened())
     store.log_text(run_id, to_yaml(experiment), "experiment.yaml")
     store.log_dict(run_id, environment(), "environment.json")
 
@@ -164,6 +162,13 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], step: int = 0) -> Non
     store = client()
     for start in range(0, len(entities), MOST_PER_BATCH):
         store.log_batch(run_id, metrics=entities[start : start + MOST_PER_BATCH])
+
+
+def log_parameters(run_id: str, parameters: Mapping[str, str]) -> None:
+    store = client()
+    entities = [Param(key, value[:LONGEST_PARAMETER]) for key, value in parameters.items()]
+    for start in range(0, len(entities), MOST_PER_BATCH):
+        store.log_batch(run_id, params=entities[start : start + MOST_PER_BATCH])
 
 
 def log_tags(run_id: str, tags: Mapping[str, str]) -> None:
@@ -235,6 +240,17 @@ def experiment_of(run_id: str) -> dict[str, Any]:
         raise TrackingError(f"Run {run_id} holds no experiment.yaml: it was not made by this pipeline.") from error
     content: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     return content
+
+
+def data_of(run_id: str) -> PreparedData | None:
+    """The prepared images a run worked on, where they are still on this machine."""
+    try:
+        path = client().download_artifacts(run_id, "data/dataset.json")
+        recorded = PreparedData.model_validate_json(Path(path).read_bytes())
+        found = datasets.load(recorded.path)
+    except (MlflowException, OSError, DataError):
+        return None
+    return found if found.digest == recorded.digest else None
 
 
 def run_url(run_id: str) -> str:

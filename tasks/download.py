@@ -11,10 +11,16 @@ from tasks.watching import run_logger, watching
 
 
 @stage("download")
-def download(run_id: str, data: Data) -> PreparedData:
-    """Prepare the images, or find them prepared, and record them as the run's inputs."""
+def download(run_id: str, data: Data, known: PreparedData | None = None) -> PreparedData:
+    """Prepare the images, or find them prepared, and record them as the run's inputs.
+
+    Args:
+        run_id: the MLflow run.
+        data: which images.
+        known: the very images to use, prepared earlier.
+    """
     with watching(run_id, "download") as emit:
-        prepared = preparation.prepare(
+        prepared = known or preparation.prepare(
             data, lambda done, total, what: emit(Progress("download", done, total, "", what))
         )
     tracking.log_data(run_id, prepared)

@@ -25,6 +25,8 @@ from typing import Any
 
 from recognition.errors import RecognitionError, StageError
 from recognition.events import Emit, Event, Message, ignore
+from recognition.settings import home
+from recognition.storage import writing_to
 
 PRELOAD = ["lightning_modules.preload"]
 SECONDS_TO_END = 5.0
@@ -143,7 +145,8 @@ def _work(target: str, arguments: tuple[Any, ...], channel: Connection, environm
     logger.setLevel(logging.INFO)
     logger.addHandler(_ToEvents(emit))
     try:
-        outcome = ("result", resolve(target)(*arguments, emit=emit))
+        with writing_to(home()):
+            outcome = ("result", resolve(target)(*arguments, emit=emit))
     except RecognitionError as mistake:
         outcome = ("mistake", mistake)
     except Exception:

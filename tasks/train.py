@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recognition import tracking
+from recognition.defaults import resolve_model
 from recognition.experiment import Experiment
 from recognition.records import Policy, PreparedData, TrainedModel
 from recognition.settings import run_folder
@@ -14,6 +15,13 @@ from tasks.watching import run_logger, watching
 @stage("train")
 def fit(run_id: str, data: PreparedData, policy: Policy, experiment: Experiment) -> TrainedModel:
     """Train and keep the best epoch's weights as a model bundle."""
+    asked, chosen = (
+        experiment.model.model_dump(mode="json"),
+        resolve_model(experiment.model, data).model_dump(mode="json"),
+    )
+    tracking.log_parameters(
+        run_id, {f"resolved.model.{key}": str(value) for key, value in chosen.items() if value != asked[key]}
+    )
     with watching(run_id, "train") as emit:
         model: TrainedModel = run_isolated(
             "lightning_modules.training:fit",

@@ -136,6 +136,17 @@ def test_no_word_ends_in_another_error(key: str, value: str) -> None:
         assert load_experiment(None, [f"{key}={value}"])
 
 
+def test_the_flows_parameters_are_the_experiment_with_its_defaults() -> None:
+    from flows.training import train
+
+    schema = train.parameters.model_dump()
+    assert list(schema["properties"]) == list(Experiment.model_fields)
+    assert schema.get("required", []) == []
+    for name, default in Experiment().model_dump(mode="json").items():
+        assert schema["properties"][name]["default"] == default
+    assert schema["definitions"]["Training"]["properties"]["optimizer"]["enum"] == ["adam", "adamw", "sgd"]
+
+
 def test_sections_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Experiment().training.epochs = 3  # type: ignore[misc]  # the point of the test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recognition.errors import DataError, StageError
+from recognition.errors import DataError, StageError, StorageError
 from recognition.events import Emit, Event, Message, Progress
 from tasks.isolation import run_isolated
 
@@ -40,6 +41,10 @@ def refuse(*, emit: Emit) -> None:
 
 def break_down(*, emit: Emit) -> None:
     raise ZeroDivisionError("a defect")
+
+
+def fill_the_disk(*, emit: Emit) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def die(*, emit: Emit) -> None:
@@ -100,6 +105,11 @@ def test_a_users_mistake_arrives_as_itself() -> None:
 def test_a_defect_arrives_with_its_traceback() -> None:
     with pytest.raises(StageError, match="ZeroDivisionError: a defect"):
         run_isolated(f"{HERE}:break_down")
+
+
+def test_a_full_disk_is_a_message_that_names_the_state_folder(state: Path) -> None:
+    with pytest.raises(StorageError, match=f"{state} cannot be written: no space is left"):
+        run_isolated(f"{HERE}:fill_the_disk")
 
 
 def test_a_killed_stage_is_said_to_be_killed_and_what_to_try() -> None:

@@ -53,6 +53,7 @@ def test_mlflow_holds_everything_about_the_run(in_house: dict[str, Any]) -> None
     assert run.info.status == "FINISHED"
     assert run.data.params["training.epochs"] == "2"
     assert run.data.params["model.network"] == "auto"
+    assert run.data.params["resolved.model.network"] == "cnn"
     tags = run.data.tags
     assert tags["prefect.flow_run_id"] == in_house["flow_run_id"]
     assert tags["prefect.flow_run_url"].endswith(in_house["flow_run_id"])

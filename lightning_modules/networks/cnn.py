@@ -1,4 +1,4 @@
-"""The small convolutional family: blocks of convolution, normalisation, ReLU and pooling, then dense layers.
+"""The small convolutional family: blocks of convolution, normalisation, pooling and ReLU, then dense layers.
 
 LeCun et al., "Gradient-based learning applied to document recognition", Proceedings of the IEEE 86 (1998), with the
 parts that came later as options: ReLU, batch normalisation (Ioffe and Szegedy 2015), dropout (Srivastava et al. 2014).
@@ -12,7 +12,7 @@ from .architecture import Architecture
 
 
 def cnn(architecture: Architecture) -> nn.Module:
-    """Build ``[conv (norm) relu (pool)] * blocks, flatten or average, [dense relu dropout] * layers, output``.
+    """Build ``[conv (norm) (pool) relu] * blocks, flatten or average, [dense relu dropout] * layers, output``.
 
     Raises:
         ValueError: the feature map would shrink to nothing.
@@ -33,10 +33,11 @@ def cnn(architecture: Architecture) -> nn.Module:
         block.append(nn.Conv2d(incoming, outgoing, a.kernel_size, padding=a.padding, bias=not a.batch_norm))
         if a.batch_norm:
             block.append(nn.BatchNorm2d(outgoing))
-        block.append(nn.ReLU(inplace=True))
         if pooled:
+            # ReLU is monotone, so pooling first gives the same values and gradients, on a quarter of the pixels
             block.append(nn.MaxPool2d(2))
             height, width = height // 2, width // 2
+        block.append(nn.ReLU(inplace=True))
         blocks.append(block)
         incoming = outgoing
     if a.neck == "average":
