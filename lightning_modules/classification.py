@@ -129,13 +129,17 @@ class ImageClassifier(pl.LightningModule):
         training = self._training
         groups = self._parameter_groups()
         optimizer: torch.optim.Optimizer
+        # one kernel instead of a dozen a tensor; fused steps unscale float16 gradients themselves, past the clipping
+        fused = self.device.type in ("cpu", "cuda") and training.precision != "16"
         if training.optimizer == "sgd":
             momentum = training.momentum
-            optimizer = torch.optim.SGD(groups, training.learning_rate, momentum=momentum, nesterov=momentum > 0)
+            optimizer = torch.optim.SGD(
+                groups, training.learning_rate, momentum=momentum, nesterov=momentum > 0, fused=fused
+            )
         elif training.optimizer == "adam":
-            optimizer = torch.optim.Adam(groups, training.learning_rate)
+            optimizer = torch.optim.Adam(groups, training.learning_rate, fused=fused)
         else:
-            optimizer = torch.optim.AdamW(groups, training.learning_rate)
+            optimizer = torch.optim.AdamW(groups, training.learning_rate, fused=fused)
         total = int(self.trainer.estimated_stepping_batches)
         per_epoch = max(1, total // training.epochs)
 

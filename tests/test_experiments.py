@@ -1,4 +1,4 @@
-"""Experiments on real images, as a user runs them. They need the image sets of ``../shared/data`` beside the checkout."""
+"""Experiments on real images, as a user runs them, with the image sets of ``../shared/data`` beside the checkout."""
 
 from __future__ import annotations
 
