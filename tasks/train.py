@@ -32,7 +32,8 @@ def fit(run_id: str, data: PreparedData, policy: Policy, experiment: Experiment)
             on_event=emit,
             processes=experiment.training.devices,
         )
-    best = {f"best/{name}": values[model.best_epoch] for name, values in model.history.items()}
+    scores = {name: values for name, values in model.history.items() if name.startswith(("train/", "val/"))}
+    best = {f"best/{name}": values[model.best_epoch] for name, values in scores.items()}
     sizes = {"model/parameters": model.parameters, "model/flops": model.flops, "best/epoch": model.best_epoch + 1}
     tracking.log_metrics(run_id, {**best, **sizes})
     tracking.log_file(run_id, model.bundle / "model.json", "model_description")

@@ -138,6 +138,45 @@ def test_the_prefect_server_shows_the_run_its_stages_and_its_artifacts(
         assert "| accuracy |" in kept["report"]
 
 
+def test_two_addresses_point_the_same_command_at_a_teams_servers(house: House, tmp_path: Path) -> None:
+    prefect_port, mlflow_port = free_port(), free_port()
+    api, store = f"http://127.0.0.1:{prefect_port}/api", f"http://127.0.0.1:{mlflow_port}"
+    environment = house.environment() | {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_API_PORT": str(prefect_port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    prefect = [str(BIN / "prefect"), "server", "start", "--port", str(prefect_port)]
+    mlflow = [str(BIN / "mlflow"), "server", "--port", str(mlflow_port), "--workers", "1"]
+    mlflow += [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path / 'store.db'}",
+        "--artifacts-destination",
+        str(tmp_path / "a"),
+    ]
+    with (
+        serving(prefect, f"{api}/health", environment, tmp_path / "prefect.log"),
+        serving(mlflow, f"{store}/health", environment, tmp_path / "mlflow.log"),
+    ):
+        servers = {"PREFECT_API_URL": api, "MLFLOW_TRACKING_URI": store, "RECOGNITION_HOME": str(tmp_path / "state")}
+        result = house.json("train", "training.epochs=1", **servers)
+        run = requests.get(f"{api}/flow_runs/{result['flow_run_id']}", timeout=30).json()
+        assert run["state_type"] == "COMPLETED"
+        asked = {"run_id": result["run_id"]}
+        info = requests.get(f"{store}/api/2.0/mlflow/runs/get", params=asked, timeout=30).json()["run"]["info"]
+        assert info["status"] == "FINISHED"
+        assert result["run_url"].startswith(store)
+        answer = house.json(
+            "predict", "digits", str(ROOT / "docs" / "images" / "fashion_mnist_confusion.png"), **servers
+        )
+        assert len(answer["predictions"][0]["probabilities"]) == 10
+    # nothing of the run was kept in a store of its own
+    assert {"mlflow.db", "artifacts"} & {path.name for path in (tmp_path / "state").iterdir()} == set()
+
+
 def test_predict_and_mlflows_scoring_server_give_the_same_probabilities(
     house: House, trained: dict[str, Any], digit_file: Path, tmp_path: Path
 ) -> None:
