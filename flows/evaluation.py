@@ -1,6 +1,7 @@
-"""Score a model again, on the test images of the run that made it."""
+"""Score a model again, on the test images of the run that made it.
 
-from __future__ import annotations
+Annotations are evaluated here, as in ``flows/training.py``.
+"""
 
 from prefect import flow
 

@@ -1,6 +1,7 @@
-"""The main job: labelled images in, a scored and registered model out."""
+"""The main job: labelled images in, a scored and registered model out.
 
-from __future__ import annotations
+Annotations are evaluated here: Prefect loads a triggered flow by its path and finds no module to look names up in.
+"""
 
 from prefect import flow
 from prefect.runtime import flow_run

@@ -81,10 +81,10 @@ class House:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def json(self, *words: str, **extra: str) -> dict[str, Any]:
-        """Run a command with ``--json`` and read its last line."""
+        """Run a command with ``--json`` and read its only line."""
         done = self.run(*words, "--json", **extra)
         assert done.returncode == 0, done.stderr
-        content: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        content: dict[str, Any] = json.loads(done.stdout)
         return content
 
 

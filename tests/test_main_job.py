@@ -173,6 +173,11 @@ def test_two_addresses_point_the_same_command_at_a_teams_servers(house: House, t
             "predict", "digits", str(ROOT / "docs" / "images" / "fashion_mnist_confusion.png"), **servers
         )
         assert len(answer["predictions"][0]["probabilities"]) == 10
+        triggered = _run_triggered(api, house.environment() | servers, tmp_path, {"training": {"epochs": 1}})
+        assert triggered["state_type"] == "COMPLETED", (tmp_path / "serve.log").read_text()[-3000:]
+        search = {"experiment_ids": ["1"], "filter": f"tags.`prefect.flow_run_id` = '{triggered['id']}'"}
+        found = requests.post(f"{store}/api/2.0/mlflow/runs/search", json=search, timeout=30).json()["runs"]
+        assert [run["info"]["status"] for run in found] == ["FINISHED"]
     # nothing of the run was kept in a store of its own
     assert {"mlflow.db", "artifacts"} & {path.name for path in (tmp_path / "state").iterdir()} == set()
 
@@ -262,6 +267,24 @@ def test_ctrl_c_ends_the_run_as_killed_and_leaves_no_process(house: House, train
         assert process.returncode == 130, err
         assert _runs_named(store, "interrupted")[0].info.status == "KILLED"
     assert _processes_with_state(house.state) == []
+
+
+def _run_triggered(api: str, environment: dict[str, str], folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Serve the flow, trigger it through Prefect's API as its pages do, and wait for the end of the run."""
+    words = [str(BIN / "python"), "-c", "from flows.training import train; train.serve(name='test')"]
+    with serving(words, f"{api}/deployments/name/train/test", environment, folder / "serve.log"):
+        deployment = requests.get(f"{api}/deployments/name/train/test", timeout=30).json()
+        trigger = f"{api}/deployments/{deployment['id']}/create_flow_run"
+        refused = requests.post(trigger, json={"parameters": {"training": {"epochs": 0}}}, timeout=30)
+        assert refused.status_code == 409
+        assert "training.epochs" in refused.text
+        run: dict[str, Any] = requests.post(trigger, json={"parameters": parameters}, timeout=30).json()
+        deadline = time.monotonic() + 200
+        while run["state_type"] not in {"COMPLETED", "FAILED", "CRASHED"}:
+            assert time.monotonic() < deadline, run
+            time.sleep(1)
+            run = requests.get(f"{api}/flow_runs/{run['id']}", timeout=30).json()
+        return run
 
 
 def _runs_named(store: Any, name: str) -> list[Any]:
