@@ -169,7 +169,11 @@ class Model(Section):
         (), "cnn: units of each dense layer before the output.", unit="units", examples=[[64]]
     )
     dropout: float = setting(
-        0.0, "Dropout before the output (and after each dense layer).", unit="fraction", ge=0, lt=1
+        0.0,
+        "Dropout before the output (and after each dense layer). 0 leaves a torchvision network's own.",
+        unit="fraction",
+        ge=0,
+        lt=1,
     )
     pretrained: bool = setting(False, "timm and torchvision: start from the hub's pretrained weights.")
     weights: str = setting(
