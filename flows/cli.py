@@ -35,18 +35,20 @@ def train(
 ) -> None:
     """Download, augment, train, evaluate and register, as one tracked run."""
     from recognition.configuration import load_experiment
+    from recognition.sources import check_source
 
     file, overrides = _file_and_settings(words or [])
     experiment = load_experiment(file, overrides)
+    check_source(experiment.data)
     _begin_loading()
-    from flows.identity import check_server
+    from flows.server import prefect_server
     from flows.training import check
     from flows.training import train as train_flow
 
     # before a server is started and a run is on record
     check(experiment)
-    check_server()
-    result = train_flow(**{name: getattr(experiment, name) for name in type(experiment).model_fields})
+    with prefect_server():
+        result = train_flow(**{name: getattr(experiment, name) for name in type(experiment).model_fields})
     if as_json:
         _print_json(result.model_dump(mode="json"))
     else:
@@ -74,10 +76,12 @@ def evaluate(
     evaluation = load_experiment(None, overrides).evaluation
     _begin_loading()
     from flows.evaluation import evaluate as evaluate_flow
-    from flows.identity import check_server
+    from flows.server import prefect_server
+    from recognition.registry import run_of
 
-    check_server()
-    result = evaluate_flow(model=model, evaluation=evaluation)
+    run_of(model)  # before a server is started and a run is on record
+    with prefect_server():
+        result = evaluate_flow(model=model, evaluation=evaluation)
     if as_json:
         _print_json(result.model_dump(mode="json"))
     else:
@@ -119,6 +123,8 @@ def list_(
     if what not in LISTS:
         raise ConfigurationError(f"{what!r} is none of {', '.join(LISTS)}.")
     found = {name: about for name, about in LISTS[what]().items() if containing in name}
+    if not found:
+        raise ConfigurationError(f"None of the {what} has {containing!r} in its name.")
     if as_json:
         _print_json({what: found})
         return
@@ -154,6 +160,7 @@ def _begin_loading() -> None:
     from recognition.settings import home
     from tasks.isolation import start_host
 
+    typer.echo("starting ...", err=True)
     home()  # before Prefect tries for minutes to open a database in a folder that can't be made
     start_host()
 

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from prefect.runtime import deployment, flow_run
 from prefect.settings import PREFECT_UI_URL
 
-from recognition.errors import RecognitionError, TrackingError
+from recognition.errors import RecognitionError
 
 UI_OF_A_LOCAL_SERVER = "http://127.0.0.1:4200"
+"""Where ``prefect server start`` answers, which shows the runs of temporary servers too."""
 
 
 def prefect_tags() -> dict[str, str]:
-    """The tags that lead from an MLflow run to its Prefect run; empty outside a flow run.
-
-    With the temporary server the address is the one that ``prefect server start`` answers at.
-    """
+    """The tags that lead from an MLflow run to its Prefect run; empty outside a flow run."""
     if not flow_run.id:
         return {}
-    base = (
-        str(PREFECT_UI_URL.value() or UI_OF_A_LOCAL_SERVER)
-        if os.environ.get("PREFECT_API_URL")
-        else UI_OF_A_LOCAL_SERVER
-    )
+    base = str(PREFECT_UI_URL.value() or UI_OF_A_LOCAL_SERVER)
     tags = {
         "prefect.flow_run_id": str(flow_run.id),
         "prefect.flow_run_name": str(flow_run.name),
@@ -48,24 +41,3 @@ def set_up_logs() -> None:
     logging.getLogger("recognition").setLevel(logging.INFO)
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_NoTracebackForMistakes())
-
-
-def check_server() -> None:
-    """Refuse to start against a Prefect server that does not answer; without one, a temporary server is started.
-
-    Raises:
-        TrackingError: the configured server does not answer within 5 seconds.
-    """
-    import requests
-    from prefect.settings import PREFECT_API_URL
-
-    url = PREFECT_API_URL.value()
-    if not url:
-        return
-    try:
-        requests.get(f"{url.rstrip('/')}/health", timeout=5).raise_for_status()
-    except requests.RequestException as error:
-        raise TrackingError(
-            f"The Prefect server {url} does not answer ({type(error).__name__}). Start it with `prefect server start`, "
-            "or unset PREFECT_API_URL for a temporary one."
-        ) from None

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+from shlex import quote
+
 from rich.console import Console
 from rich.table import Table
 
@@ -46,6 +51,11 @@ def _where_to_look(console: Console) -> None:
     if uri.startswith("http"):
         console.print(f"look     {uri}")
     else:
-        console.print(f"look     .venv/bin/mlflow ui --backend-store-uri {uri}    then http://127.0.0.1:5000")
-        console.print("         .venv/bin/prefect server start    then http://127.0.0.1:4200")
+        bin_folder = Path(sys.executable).parent
+        prefect_home = f"PREFECT_HOME={quote(os.environ['PREFECT_HOME'])} " if os.environ.get("PREFECT_HOME") else ""
+        mlflow = f"{quote(str(bin_folder / 'mlflow'))} ui --backend-store-uri {quote(uri)}"
+        console.print(f"look     {mlflow}    then http://127.0.0.1:5000")
+        console.print(
+            f"         {prefect_home}{quote(str(bin_folder / 'prefect'))} server start    then http://127.0.0.1:4200"
+        )
     console.print(f"state    {home()}")

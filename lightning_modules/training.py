@@ -84,7 +84,7 @@ def fit(
     try:
         network = build_network(architecture)
     except ValueError as error:
-        raise ConfigurationError(f"model.network: {error}.") from None
+        raise _network_refused(error) from None
     load_start_weights(network, model, architecture)
     flops = _flops(network, architecture)
     network = network.to(memory_format=torch.channels_last)
@@ -182,10 +182,15 @@ def check(experiment: Experiment, *, emit: Emit = ignore) -> None:
             with torch.device("meta"), contextlib.suppress(NotImplementedError, RuntimeError):
                 build_network(Architecture(network=model.network, outputs=2, height=224, width=224, image_channels=3))
         except ValueError as error:
-            raise ConfigurationError(f"model.network: {error}.") from None
+            raise _network_refused(error) from None
     if model.weights and not Path(model.weights).is_file():
         raise ConfigurationError(f"model.weights: there is no file {model.weights}.")
     _check_devices(experiment.training)
+
+
+def _network_refused(error: ValueError) -> ConfigurationError:
+    text = str(error)
+    return ConfigurationError(f"model.network: {text}" + ("" if text.endswith("?") else "."))
 
 
 def _check_devices(training: Training) -> None:

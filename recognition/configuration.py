@@ -14,6 +14,18 @@ from pydantic import BaseModel, ValidationError
 from recognition.errors import ConfigurationError
 from recognition.experiment import Experiment
 
+SHORT_FORMS = {
+    "lr": "training.learning_rate",
+    "bs": "training.batch_size",
+    "wd": "training.weight_decay",
+    "epoch": "training.epochs",
+    "gpus": "training.devices",
+    "workers": "training.loader_workers",
+    "backbone": "model.network",
+    "dataset": "data.source",
+}
+"""What people write out of habit, and our name for it."""
+
 
 def load_experiment(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Experiment:
     """Read an experiment file (none: the default experiment) and put the overrides on top.
@@ -100,7 +112,8 @@ def _explain_one(problem: dict[str, Any], model: type[BaseModel]) -> str:
         hint = f" (did you mean {close}?)" if close else ""
         return f"{where}: {given!r} is none of {', '.join(choices)}{hint}."
     if kind == "value_error":
-        return f"{where}: {context['error']} (got {_shown(given)})."
+        text = str(context["error"])
+        return f"{where}: {text}." if repr(given) in text else f"{where}: {text} (got {_shown(given)})."
     return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]} (got {_shown(given)})."
 
 
@@ -120,11 +133,14 @@ def _paths(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 def _closest(name: str, known: list[str]) -> str | None:
     """The most similar known name; the last part counts when the section is wrong or missing."""
+    last = name.rpartition(".")[2]
+    if last in SHORT_FORMS:
+        return SHORT_FORMS[last]
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     if found:
         return found[0]
     lasts = {path.rpartition(".")[2]: path for path in known}
-    found = difflib.get_close_matches(name.rpartition(".")[2], list(lasts), n=1, cutoff=0.7)
+    found = difflib.get_close_matches(last, list(lasts), n=1, cutoff=0.7)
     return lasts[found[0]] if found else None
 
 

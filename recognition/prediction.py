@@ -43,5 +43,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"There is no image {path}.") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path} is a folder: name the images in it, such as {path}/*.jpg.") from None
     except OSError as error:
         raise ImageError(f"The image {path} cannot be read: {error.strerror}.") from error

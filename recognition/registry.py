@@ -86,21 +86,17 @@ def register(
         score, metric, experiment.registration.minimum_gain, scores.test_digest, _champion_score(store, name, metric)
     )
     _ensure_registered(store, name)
-    created = store.create_model_version(
-        name,
-        # a server resolves the model's own address; without one only MLflow's global settings would
-        source=logged.model_uri if tracking_uri().startswith("http") else logged.artifact_location,
-        run_id=run_id,
-        model_id=logged.model_id,
-        description=card,
-        tags={
-            f"test/{metric}": f"{score:.6f}",
-            "data.digest": data.digest,
-            "data.test_digest": scores.test_digest,
-            "experiment.digest": experiment.digest,
-            "verdict": verdict.reason,
-        },
-    )
+    tags = {
+        f"test/{metric}": f"{score:.6f}",
+        "data.digest": data.digest,
+        "data.test_digest": scores.test_digest,
+        "experiment.digest": experiment.digest,
+        "verdict": verdict.reason,
+    }
+    with tracking.as_default_store():  # which the registry looks the logged model up in
+        created = store.create_model_version(
+            name, logged.model_uri, run_id, tags, description=card, model_id=logged.model_id
+        )
     aliases = (CHALLENGER, CHAMPION) if verdict.promote else (CHALLENGER,)
     for alias in aliases:
         store.set_registered_model_alias(name, alias, created.version)
@@ -231,43 +227,17 @@ def fetch_bundle(model: str) -> Path:
     folder = Path(model)
     if (folder / "model.json").is_file():
         return folder
-    uri = _as_uri(model)
     tracking.check_store()
-    store = tracking_uri()
+    location = _place_of(model)
     try:
-        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=store, registry_uri=store))
+        # by its place: MLflow would look a models:/ address up in the store of its global settings
+        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=tracking_uri()))
     except (MlflowException, OSError) as error:
-        raise ModelError(
-            f"There is no model {model} in {tracking_uri()} ({_first_line(error)}). "
-            f"Registered here: {', '.join(registered_names()) or 'none yet, `recognition train` makes one'}."
-        ) from error
+        raise ModelError(f"The files of {model} cannot be had from {tracking_uri()} ({_first_line(error)}).") from error
     found = sorted(local.rglob("model.json"))
     if not found:
         raise ModelError(f"{model} is no model of this pipeline: it holds no model.json.")
     return found[0].parent
-
-
-def _as_uri(model: str) -> str:
-    if model.startswith("models:/"):
-        return model
-    if model.startswith("runs:/"):
-        return _uri_of_run(model.removeprefix("runs:/").partition("/")[0])
-    if is_run_id(model):
-        return _uri_of_run(model)
-    return f"models:/{model}@{CHAMPION}"
-
-
-def is_run_id(text: str) -> bool:
-    """Whether a text has the form of a run's id: 32 hexadecimal digits."""
-    return len(text) == 32 and not set(text) - set("0123456789abcdef")
-
-
-def _uri_of_run(run_id: str) -> str:
-    outputs = tracking.find_run(run_id).outputs
-    models = outputs.model_outputs if outputs else []
-    if not models:
-        raise ModelError(f"Run {run_id} has no model: it ended before registration.")
-    return f"models:/{models[-1].model_id}"
 
 
 def run_of(model: str) -> str:
@@ -276,26 +246,58 @@ def run_of(model: str) -> str:
     Raises:
         ModelError: the model is not in the registry.
     """
-    if is_run_id(model):
-        return model
-    if model.startswith("runs:/"):
-        return model.removeprefix("runs:/").partition("/")[0]
-    name, _, rest = _as_uri(model).removeprefix("models:/").partition("@")
     tracking.check_store()
+    run_id: str = _run_in(model) or _version(model).run_id
+    return run_id
+
+
+def is_run_id(text: str) -> bool:
+    """Whether a text has the form of a run's id: 32 hexadecimal digits."""
+    return len(text) == 32 and not set(text) - set("0123456789abcdef")
+
+
+def _run_in(model: str) -> str:
+    """The run's id in ``runs:/id`` or ``id``; empty for the name of a registered model."""
+    run_id = model.removeprefix("runs:/").partition("/")[0]
+    return run_id if model.startswith("runs:/") or is_run_id(model) else ""
+
+
+def _version(model: str) -> ModelVersion:
+    name, _, alias = model.removeprefix("models:/").partition("@")
+    if not alias and not model.startswith("models:/"):
+        alias = CHAMPION
     store = tracking.client()
     try:
-        if rest:
-            found = store.get_model_version_by_alias(name, rest)
-        else:
-            name, _, number = name.rpartition("/")
-            found = store.get_model_version(name, number)
+        if alias:
+            return store.get_model_version_by_alias(name, alias)
+        name, _, number = name.rpartition("/")
+        return store.get_model_version(name, number)
     except MlflowException as error:
         raise ModelError(
             f"There is no model {model} in {tracking_uri()} ({_first_line(error)}). "
             f"Registered here: {', '.join(registered_names()) or 'none yet, `recognition train` makes one'}."
         ) from error
-    run_id: str = found.run_id
-    return run_id
+
+
+def _place_of(model: str) -> str:
+    """Where a model's files lie."""
+    store = tracking.client()
+    run_id = _run_in(model)
+    if run_id:
+        place = store.get_logged_model(_model_of_run(run_id)).artifact_location
+    else:
+        version = _version(model)
+        place = store.get_model_version_download_uri(version.name, version.version)
+    return str(place)
+
+
+def _model_of_run(run_id: str) -> str:
+    outputs = tracking.find_run(run_id).outputs
+    models = outputs.model_outputs if outputs else []
+    if not models:
+        raise ModelError(f"Run {run_id} has no model: it ended before registration.")
+    model_id: str = models[-1].model_id
+    return model_id
 
 
 def registered_names() -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import subprocess
 import time
@@ -40,6 +41,23 @@ def client() -> MlflowClient:
     """A client of the tracking store and the registry that ``mlflow.yaml`` and the environment name."""
     uri = tracking_uri()
     return MlflowClient(uri, uri)
+
+
+@contextmanager
+def as_default_store() -> Iterator[None]:
+    """Let MLflow's own calls find the store while the block runs.
+
+    By the environment, restored afterwards: ``mlflow.set_tracking_uri`` would leave it there for the next state folder.
+    """
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = tracking_uri()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def check_store() -> None:

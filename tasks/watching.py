@@ -16,6 +16,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.theme import Theme
 
 from recognition import events, tracking
 
@@ -88,24 +89,36 @@ class _Artifact:
             update_progress_artifact(self._id, 100.0)
 
 
+def _console() -> Console:
+    """The console that Prefect logs to, so that log lines stand above the bar and not in it."""
+    for handler in logging.getLogger().handlers:
+        console = getattr(handler, "console", None)
+        if isinstance(console, Console):
+            return console
+    return Console(stderr=True)
+
+
 class _Bar:
     """A progress bar, where standard error is a terminal."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._task: TaskID | None = None
+        self._console = _console()
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=self._console,
             transient=True,
             disable=not sys.stderr.isatty(),
         )
 
     def __enter__(self) -> Self:
+        # Prefect's console knows its own styles only
+        self._console.push_theme(Theme())
         self._progress.start()
         return self
 
@@ -113,6 +126,7 @@ class _Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+        self._console.pop_theme()
 
     def update(self, event: events.Progress) -> None:
         text = f"{event.stage} {event.text}".strip()

@@ -78,6 +78,7 @@ def test_the_digest_ignores_the_name_and_nothing_else() -> None:
     ("word", "parts"),
     [
         ("training.epoch=3", ["training.epoch", "did you mean training.epochs?"]),
+        ("training.lr=0.1", ["training.lr", "did you mean training.learning_rate?"]),
         ("epochs=3", ["epochs", "did you mean training.epochs?"]),
         ("trainig.epochs=3", ["trainig", "did you mean training?"]),
         ("training.epochs=0", ["training.epochs", "greater than or equal to 1", "got 0"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -262,7 +263,8 @@ def test_ctrl_c_ends_the_run_as_killed_and_leaves_no_process(house: House, train
             assert time.monotonic() < deadline, "no epoch was logged"
             assert process.poll() is None, process.communicate()
             time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        # as a terminal does: to every process of the group
+        os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=90)
         assert process.returncode == 130, err
         assert _runs_named(store, "interrupted")[0].info.status == "KILLED"

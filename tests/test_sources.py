@@ -238,7 +238,7 @@ def test_accents_are_spelt_the_same_on_every_system(tmp_path: Path) -> None:
         (["cat"], ["emu"], r"class folder 'emu' holds no images"),
         (["cat"], [], r"holds a single class, 'cat'"),
         (["pets/cat"], [], r"holds a single class, 'cat'"),
-        ([], ["cat", "dog"], r"holds no images, but no files\. Expected is one sub-folder per class"),
+        ([], ["cat", "dog"], r"holds no files\. Expected is one sub-folder per class"),
         (["."], [], r"images lie in no class folder, such as '0\.png'"),
         (["train/cat", "train/dog", "test/cat"], [], r"'test' has no class folder 'dog'"),
         (["train/cat", "train/dog", "test/cat", "test/dog"], ["train/emu"], r"class folder 'train/emu' holds no"),

@@ -16,7 +16,7 @@ from recognition.sources.labelled import Images
 
 
 def digits(data: Data, downloads: Path, on_progress: Progress) -> Images:
-    """Read the digits; ink values 0 to 16 become 0 to 255."""
+    """scikit-learn's 1,797 scanned digits, 8x8 gray, embedded; ink values 0 to 16 become 0 to 255."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

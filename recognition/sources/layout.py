@@ -138,8 +138,8 @@ def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
     """
     tree = _Tree(files, folders)
     if not tree.images:
-        seen = f"{len(tree.others)} files that are no images" if tree.others else "no files"
-        raise DataError(f"{where} holds no images, but {seen}. {EXPECTED}")
+        seen = f"no images, but {len(tree.others)} files that are none" if tree.others else "no files"
+        raise DataError(f"{where} holds {seen}. {EXPECTED}")
     root = ""
     while not _is_split_level(tree, root) and (deeper := _wrapped(tree, root)):
         root = deeper
