@@ -67,6 +67,8 @@ class House:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            # a shell's background jobs ignore Ctrl-C, and hand that on
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:

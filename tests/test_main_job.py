@@ -265,7 +265,11 @@ def test_ctrl_c_ends_the_run_as_killed_and_leaves_no_process(house: House, train
             time.sleep(0.5)
         # as a terminal does: to every process of the group
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=90)
+        try:
+            _, err = process.communicate(timeout=90)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
         assert process.returncode == 130, err
         assert _runs_named(store, "interrupted")[0].info.status == "KILLED"
     assert _processes_with_state(house.state) == []
