@@ -109,6 +109,7 @@ def prepare_environment() -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "recognition",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "OMP_WAIT_POLICY": "PASSIVE",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
