@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("download", "augment", "train", "evaluate", "register")
+STAGES = ("download", "audit", "prepare", "augment", "train", "evaluate", "register")
 
 
 def main() -> None:

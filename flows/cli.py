@@ -19,6 +19,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, the last line.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Download, audit and prepare the images again.")]
+data_app = typer.Typer(help="Compare versions of data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+VERSION_HELP = "A run's id, a dataset digest, a prepared folder or samples.parquet, or a source."
 USER_MISTAKE, INTERRUPTED = 2, 130
 
 
@@ -31,9 +35,10 @@ def train(
             help="An experiment file (none: the default experiment) and settings on top of it.",
         ),
     ] = None,
+    fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
-    """Download, augment, train, evaluate and register, as one tracked run."""
+    """Download, audit, prepare, augment, train, evaluate and register, as one tracked run."""
     from recognition.configuration import load_experiment
     from recognition.sources import check_source
 
@@ -48,13 +53,69 @@ def train(
     # before a server is started and a run is on record
     check(experiment)
     with prefect_server():
-        result = train_flow(**{name: getattr(experiment, name) for name in type(experiment).model_fields})
+        result = train_flow(**{name: getattr(experiment, name) for name in type(experiment).model_fields}, fresh=fresh)
     if as_json:
         _print_json(result.model_dump(mode="json"))
     else:
         from flows.summaries import print_training
 
         print_training(result)
+
+
+@app.command()
+def audit(
+    source: Annotated[
+        str, typer.Argument(help="A data set's name, a folder, an archive, a manifest, or an address of one.")
+    ],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[data.key=value ...]", help="Settings of the data.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Also look for wrong labels, with this model (on images it was not trained on).")
+    ] = "",
+    fresh: Fresh = False,
+    as_json: Json = False,
+) -> None:
+    """Find what is wrong with images before a network learns it; exit code 1 if they could not be used."""
+    from flows.summaries import print_audit
+    from flows.terminal import progress_bar
+    from recognition import preparation
+    from recognition.configuration import load_experiment
+
+    if any(not word.startswith("data.") for word in words or []):
+        raise typer.BadParameter("only settings of the section data can be given here")
+    data = load_experiment(None, [*(words or []), f"data.source={json.dumps(source)}"]).data
+    with progress_bar() as on_progress:
+        located = preparation.locate(data, on_progress, fresh=fresh)
+        audited = preparation.examine(data, located, on_progress, fresh=fresh)
+        if model:
+            from recognition.label_check import with_wrong_labels
+
+            audited = with_wrong_labels(data, located, audited, model, on_progress)
+    if as_json:
+        _print_json(audited.model_dump(mode="json") | {"report": str(audited.path / "report.html")})
+    else:
+        print_audit(audited)
+    if audited.failed:
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def diff(
+    before: Annotated[str, typer.Argument(help=VERSION_HELP)],
+    after: Annotated[str, typer.Argument(help="The same, of the later version.")],
+    as_json: Json = False,
+) -> None:
+    """Say which images were added, removed, relabelled, renamed or moved between splits."""
+    from recognition.data_lookup import samples_named
+    from recognition.differences import as_text
+    from recognition.differences import diff as difference_of
+
+    difference = difference_of(samples_named(before), samples_named(after))
+    if as_json:
+        _print_json(difference.model_dump(mode="json"))
+    else:
+        typer.echo(as_text(difference))
 
 
 @app.command()

@@ -5,14 +5,16 @@ Annotations are evaluated here, as in ``flows/training.py``.
 
 from prefect import flow
 
-from flows.identity import prefect_tags, set_up_logs
+from flows.identity import access, prefect_tags, set_up_logs
 from recognition import registry, tracking
 from recognition.configuration import build_experiment
 from recognition.experiment import Evaluation
 from recognition.records import EvaluationResult
+from tasks.audit import audit
 from tasks.download import download
 from tasks.evaluate import evaluate as score
 from tasks.isolation import start_host
+from tasks.prepare import prepare, record
 from tasks.reporting import link_to_mlflow, report
 
 set_up_logs()
@@ -27,6 +29,7 @@ def evaluate(model: str, evaluation: Evaluation = Evaluation()) -> EvaluationRes
         evaluation: What is measured on the test images.
     """
     start_host()
+    may_read = access()
     source_run = registry.run_of(model)
     bundle = registry.fetch_bundle(model)
     made_with = build_experiment(tracking.experiment_of(source_run))
@@ -34,8 +37,14 @@ def evaluate(model: str, evaluation: Evaluation = Evaluation()) -> EvaluationRes
     tags = {"evaluated.model": model, "evaluated.run_id": source_run}
     with tracking.tracked_run(experiment, prefect_tags() | tags) as run_id:
         link_to_mlflow(tracking.run_url(run_id))
-        # the same images, also when the source has changed since or lies on another machine
-        prepared = download(run_id, experiment.data, tracking.data_of(source_run))
+        prepared = tracking.data_of(source_run)
+        if prepared is not None:
+            # the very same images, also when the source has changed since
+            record(run_id, prepared)
+        else:
+            located = download(run_id, False, experiment.data, may_read)
+            audited = audit(run_id, False, experiment.data, located, may_read)
+            prepared = prepare(run_id, False, experiment.data, audited)
         scores = score(run_id, prepared, bundle, evaluation, experiment.training.accelerator)
         report(experiment.run_name, scores, None, tracking.run_url(run_id))
     return tracking.evaluation_result(run_id, model, source_run, scores)

@@ -7,6 +7,7 @@ import logging
 from prefect.runtime import deployment, flow_run
 from prefect.settings import PREFECT_UI_URL
 
+from recognition.access import UNRESTRICTED, Access, worker_access
 from recognition.errors import RecognitionError
 
 UI_OF_A_LOCAL_SERVER = "http://127.0.0.1:4200"
@@ -26,6 +27,11 @@ def prefect_tags() -> dict[str, str]:
     if deployment.name:
         tags["prefect.deployment"] = str(deployment.name)
     return tags
+
+
+def access() -> Access:
+    """What this run may read: on a worker what its operator allows, from a command line or a notebook everything."""
+    return worker_access() if deployment.id else UNRESTRICTED
 
 
 class _NoTracebackForMistakes(logging.Filter):

@@ -10,9 +10,10 @@ from shlex import quote
 from rich.console import Console
 from rich.table import Table
 
-from recognition.records import EvaluationResult, TrainingResult
+from recognition.records import AuditedData, EvaluationResult, TrainingResult
 from recognition.settings import home, tracking_uri
 
+SHOWN_FILES = 10
 MAIN_SCORES = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "roc_auc_macro", "average_precision_macro")
 
 
@@ -26,6 +27,31 @@ def print_training(result: TrainingResult) -> None:
     console.print(f"seconds  {seconds}")
     console.print(f"run      {result.run_id}")
     _where_to_look(console)
+
+
+def print_audit(audited: AuditedData) -> None:
+    """What was found, what is done about it, and where the whole report lies."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for finding in audited.findings:
+        console.print(f"{finding.policy:<10} {visible(finding.message)}")
+        for group in finding.groups:
+            console.print(f"{'':<12} {visible('  =  '.join(group))}")
+        if not finding.groups:
+            for name in finding.files[:SHOWN_FILES]:
+                console.print(f"{'':<12} {visible(name)}")
+            if finding.count > SHOWN_FILES < len(finding.files):
+                console.print(f"{'':<12} and more, see the report")
+    if not audited.findings:
+        console.print("nothing wrong was found")
+    console.print(f"{audited.images} images in {len(audited.class_names)} classes, {audited.left_out} left out")
+    if audited.failed:
+        console.print("these images could not be used for training as they are, by the policies of data.audit")
+    console.print(f"report   {audited.path / 'report.html'}")
+
+
+def visible(text: str) -> str:
+    """Text with control characters written out, so that a file's name can neither move the cursor nor break a line."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def print_evaluation(result: EvaluationResult) -> None:

@@ -6,15 +6,18 @@ Annotations are evaluated here: Prefect loads a triggered flow by its path and f
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.identity import prefect_tags, set_up_logs
+from flows.identity import access, prefect_tags, set_up_logs
 from recognition import tracking
+from recognition.access import UNRESTRICTED, Access
 from recognition.experiment import Augmentation, Data, Evaluation, Experiment, Model, Registration, Training
 from recognition.records import TrainingResult
 from recognition.sources import check_source
+from tasks.audit import audit
 from tasks.augment import augment
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.isolation import run_isolated, start_host
+from tasks.prepare import prepare
 from tasks.register import register
 from tasks.reporting import link_to_mlflow, report
 from tasks.train import fit
@@ -22,14 +25,14 @@ from tasks.train import fit
 set_up_logs()
 
 
-def check(experiment: Experiment) -> None:
-    """Refuse what cannot work before anything is fetched: sources, names, policies, devices.
+def check(experiment: Experiment, access: Access = UNRESTRICTED) -> None:
+    """Refuse what cannot work, or may not be read, before anything is fetched: sources, names, policies, devices.
 
     Raises:
         ConfigurationError, DataError: by the setting's name.
     """
     start_host()
-    check_source(experiment.data)
+    check_source(experiment.data, access)
     run_isolated("lightning_modules.training:check", experiment)
 
 
@@ -48,6 +51,7 @@ def train(
     training: Training = Training(),
     evaluation: Evaluation = Evaluation(),
     registration: Registration = Registration(),
+    fresh: bool = False,
 ) -> TrainingResult:
     """Turn labelled images into a registered model.
 
@@ -60,7 +64,9 @@ def train(
         training: How the network learns, for how long and on what.
         evaluation: What is measured on the test images.
         registration: Under which name the model is registered, and when it becomes champion.
+        fresh: Download, audit and prepare the images again, even where an earlier run has done it.
     """
+    may_read = access()
     experiment = Experiment(
         name=name,
         seed=seed,
@@ -72,9 +78,11 @@ def train(
         registration=registration,
     )
     with tracking.tracked_run(experiment, prefect_tags()) as run_id:
-        check(experiment)
+        check(experiment, may_read)
         link_to_mlflow(tracking.run_url(run_id))
-        prepared = download(run_id, experiment.data)
+        located = download(run_id, fresh, experiment.data, may_read)
+        audited = audit(run_id, fresh, experiment.data, located, may_read)
+        prepared = prepare(run_id, fresh, experiment.data, audited)
         policy = augment(run_id, prepared, experiment.augmentation, experiment.seed)
         trained = fit(run_id, prepared, policy, experiment)
         scores = evaluate(

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from recognition import datasets, policies, randomness
+from recognition.shards import ShardedImages, ShardOrder
 
 PIXELS_WORTH_A_WORKER = 96 * 96
 Key = tuple[int, int]
@@ -56,7 +57,6 @@ class SplitDataset(Dataset[Batch]):
 
     def __init__(self, path: Path, split: str, policy: Path | None = None, seed: int = 0, world_size: int = 1) -> None:
         self._split = datasets.open_arrays(path).split(split)
-        self._labels = self._split.labels
         self._policy = policy
         self._seed = seed
         self._world_size = world_size
@@ -64,6 +64,12 @@ class SplitDataset(Dataset[Batch]):
 
     def __len__(self) -> int:
         return len(self._split)
+
+    @property
+    def shards(self) -> ShardOrder | None:
+        """In which order the images are best read when they lie in shards; none: any order."""
+        images = self._split.arrays.images
+        return ShardOrder(images, self._split.indices) if isinstance(images, ShardedImages) else None
 
     def __getitem__(self, keys: list[tuple[Key, int]]) -> Batch:
         """The batch of the given keys, each with the size of the whole batch over all processes."""
@@ -77,7 +83,8 @@ class SplitDataset(Dataset[Batch]):
         whole = keys[0][1]
         return Batch(
             torch.from_numpy(images).permute(0, 3, 1, 2),
-            torch.from_numpy(self._labels[positions]),
+            # only this batch's: labels and indices are memory-mapped
+            torch.from_numpy(self._split.arrays.labels[self._split.indices[positions]]),
             torch.from_numpy(positions),
             len(keys) * self._world_size / whole,
         )
@@ -97,8 +104,26 @@ class KeyedBatches(Sampler[list[tuple[Key, int]]]):
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int, shuffle: bool, rank: int = 0, world_size: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        shards: ShardOrder | None = None,
     ) -> None:
+        """Bind what decides the batches.
+
+        Args:
+            length: samples of the split.
+            batch_size: samples a batch, over all processes.
+            seed: of shuffling.
+            shuffle: in a new order each epoch; else always in the same one.
+            rank: this process.
+            world_size: the number of processes.
+            shards: samples that lie in shards are taken a window of shards at a time; none: all are mixed.
+        """
         self.epoch = 0
         self._length = length
         self._batch_size = batch_size
@@ -106,6 +131,7 @@ class KeyedBatches(Sampler[list[tuple[Key, int]]]):
         self._shuffle = shuffle
         self._rank = rank
         self._world_size = world_size
+        self._shards = shards
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -117,14 +143,30 @@ class KeyedBatches(Sampler[list[tuple[Key, int]]]):
         return whole + (1 if left >= enough else 0)
 
     def __iter__(self) -> Iterator[list[tuple[Key, int]]]:
-        order: NDArray[np.int64] = np.arange(self._length)
-        if self._shuffle:
-            order = randomness.permutation(self._seed, self.epoch, self._length)
+        parts = self._order(self.epoch)
+        waiting: NDArray[np.int64] = np.empty(0, np.int64)
+        taken = 0
         for number in range(len(self)):
-            start, is_last = number * self._batch_size, number == len(self) - 1
-            batch = order[start:] if is_last else order[start : start + self._batch_size]
+            size = self._length - taken if number == len(self) - 1 else self._batch_size
+            while len(waiting) < size:
+                waiting = np.concatenate([waiting, next(parts)])
+            batch, waiting = waiting[:size], waiting[size:]
+            taken += size
             mine = batch[self._rank :: self._world_size]
-            yield [((self.epoch, int(position)), len(batch)) for position in mine]
+            yield [((self.epoch, int(position)), size) for position in mine]
+
+    def _order(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        """All positions of an epoch, in parts of any size."""
+        if self._shards is not None:
+            yield from self._shards.shuffled(self._seed, epoch) if self._shuffle else self._shards.in_sequence()
+        elif self._shuffle:
+            yield randomness.permutation(self._seed, epoch, self._length)
+        else:
+            yield np.arange(self._length)
+
+
+def _is_encoded(images: object) -> bool:
+    return isinstance(images, ShardedImages) and images.is_encoded
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -150,7 +192,8 @@ class ImageData(pl.LightningDataModule):
             policy: what ``policies.to_json`` wrote.
             batch_size: images a step, over all processes.
             seed: of shuffling and augmentation.
-            loader_workers: processes that augment; -1 chooses them by image size, policy and processors.
+            loader_workers: processes that decode and augment; -1 chooses them by image size, policy, storage and
+                processors. None are started where there is nothing to decode or augment.
             pin_memory: for a faster copy to a GPU.
         """
         super().__init__()
@@ -162,9 +205,10 @@ class ImageData(pl.LightningDataModule):
         self._workers = loader_workers if loader_workers >= 0 else self._fitting_workers()
 
     def _fitting_workers(self) -> int:
-        """None where reading costs less than handing a batch over: no policy, or small images."""
-        record = datasets.load(self._path)
-        if self._policy is None or record.height * record.width < PIXELS_WORTH_A_WORKER:
+        """None where reading costs less than handing a batch over: small images, or neither policy nor decoding."""
+        images = datasets.open_arrays(self._path).images
+        idle = self._policy is None and not _is_encoded(images)
+        if idle or images.shape[1] * images.shape[2] < PIXELS_WORTH_A_WORKER:
             return 0
         return max(0, min(8, (os.cpu_count() or 1) // 2))
 
@@ -177,8 +221,10 @@ class ImageData(pl.LightningDataModule):
     def _loader(self, split: str, policy: Path | None, shuffle: bool) -> DataLoader[Batch]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         dataset = SplitDataset(self._path, split, policy, self._seed, world_size)
-        batches = KeyedBatches(len(dataset), self._batch_size, self._seed, shuffle, rank, world_size)
-        workers = self._workers if policy is not None else 0
+        order = dataset.shards
+        batches = KeyedBatches(len(dataset), self._batch_size, self._seed, shuffle, rank, world_size, order)
+        has_work = policy is not None or (order is not None and order.images.is_encoded)
+        workers = self._workers if has_work else 0
         return DataLoader(
             dataset,
             sampler=batches,

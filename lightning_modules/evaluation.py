@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recognition import bundle, datasets, figures, galleries, scores
+from recognition import bundle, datasets, figures, galleries, scores, tables
+from recognition.audit.wrong_labels import suspicious
 from recognition.errors import DataError
 from recognition.events import Emit, Progress, ignore
 from recognition.experiment import Evaluation
 from recognition.records import PreparedData, Scores
+from recognition.scoring import Classifier
 
 
 def evaluate(
@@ -29,7 +31,8 @@ def evaluate(
 ) -> Scores:
     """Score a bundle on the test split, each image once, with the code that travels in the bundle.
 
-    Writes ``scores.json``, ``predictions.parquet``, ``per_class.csv``, ``confusion_matrix.csv`` and figures.
+    Writes ``scores.json``, ``predictions.parquet``, ``per_class.csv``, ``confusion_matrix.csv``,
+    ``likely_wrong_labels.csv`` (of test and validation images) and figures.
 
     Args:
         data: the prepared data set.
@@ -50,17 +53,18 @@ def evaluate(
     _check_fit(data, classifier.description, model)
     arrays = datasets.open_arrays(data.path)
     test = arrays.split("test")
-    probabilities = np.empty((len(test), data.num_classes))
-    for start in range(0, len(test), evaluation.batch_size):
-        positions = np.arange(start, min(start + evaluation.batch_size, len(test)))
-        probabilities[positions] = classifier.probabilities(test.batch(positions))
-        emit(Progress("evaluate", int(positions[-1]) + 1, len(test), "images"))
+    probabilities = _probabilities(classifier, test, evaluation.batch_size, emit)
     labels, sample_ids = test.labels, test.sample_ids()
     metrics = scores.classification_scores(
         labels, probabilities, data.class_names, classifier.threshold, evaluation.top_k
     )
     folder.mkdir(parents=True, exist_ok=True)
     _write_tables(folder, sample_ids, labels, probabilities, data.class_names, classifier.threshold)
+    val = arrays.split("val")
+    val_probabilities = _probabilities(classifier, val, evaluation.batch_size, ignore)
+    metrics["likely_wrong_labels"] = float(
+        _write_likely_wrong_labels(folder, {"test": (test, probabilities), "val": (val, val_probabilities)}, data)
+    )
     _draw(
         folder / "figures",
         test,
@@ -79,6 +83,35 @@ def evaluate(
         test_digest=data.test_digest,
         metrics={f"test/{name}": value for name, value in metrics.items()},
     )
+
+
+def _probabilities(classifier: Classifier, split: datasets.Split, batch_size: int, emit: Emit) -> NDArray[np.float64]:
+    probabilities = np.empty((len(split), len(classifier.class_names)))
+    for start in range(0, len(split), batch_size):
+        positions = np.arange(start, min(start + batch_size, len(split)))
+        probabilities[positions] = classifier.probabilities(split.batch(positions))
+        emit(Progress("evaluate", int(positions[-1]) + 1, len(split), "images"))
+    return probabilities
+
+
+def _write_likely_wrong_labels(
+    folder: Path, splits: dict[str, tuple[datasets.Split, NDArray[np.float64]]], data: PreparedData
+) -> int:
+    """List the images whose labels the network, which has not learned from them, doubts; count those of the test."""
+    import pandas as pd
+
+    rows = []
+    for name, (split, probabilities) in splits.items():
+        labels, sample_ids = split.labels, split.sample_ids()
+        for index in suspicious(labels, probabilities).tolist():
+            said = int(probabilities[index].argmax())
+            label, best = float(probabilities[index, labels[index]]), float(probabilities[index, said])
+            names = data.class_names[labels[index]], data.class_names[said]
+            rows.append((name, sample_ids[index], *names, round(label, 4), round(best, 4)))
+    columns = ["split", "sample_id", "label", "looks_like", "probability_of_label", "probability_of_other"]
+    table = pd.DataFrame(rows, columns=columns)
+    tables.write_csv(table, folder / "likely_wrong_labels.csv")
+    return int((table["split"] == "test").sum())
 
 
 def _check_fit(data: PreparedData, description: dict[str, object], model: Path) -> None:
@@ -108,9 +141,10 @@ def _write_tables(
     predictions = scores.predicted_labels(probabilities, threshold)
     table = scores.predictions_table(sample_ids, labels, probabilities, class_names, threshold)
     table.to_parquet(folder / "predictions.parquet", index=False)
-    scores.per_class_table(labels, probabilities, class_names, threshold).to_csv(folder / "per_class.csv", index=False)
+    tables.write_csv(scores.per_class_table(labels, probabilities, class_names, threshold), folder / "per_class.csv")
     matrix = scores.confusion(labels, predictions, len(class_names))
-    pd.DataFrame(matrix, index=list(class_names), columns=list(class_names)).to_csv(folder / "confusion_matrix.csv")
+    counts = pd.DataFrame(matrix, index=list(class_names), columns=list(class_names))
+    tables.write_csv(counts, folder / "confusion_matrix.csv", index=True)
 
 
 def _draw(

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from recognition import image_store, versions
+from recognition.audit.inspected import StoredImages
 from recognition.errors import DataError
 from recognition.pixels import Pixels
 from recognition.records import PreparedData
@@ -20,15 +22,18 @@ RECORD = "dataset.json"
 
 @dataclass(frozen=True)
 class PreparedArrays:
-    """The arrays of a prepared data set. Pickles as its path, so that worker processes map the same memory."""
+    """The arrays of a prepared data set. Pickles as its path, so that worker processes map the same memory.
+
+    They hold every image of the source; those that the audit left out are in no split.
+    """
 
     path: Path
-    images: Pixels
-    """uint8, shape (N, height, width, channels), memory-mapped, read-only."""
+    images: StoredImages
+    """uint8, shape (N, height, width, channels), read-only: memory-mapped, or decoded from shards as they are read."""
     labels: NDArray[np.int64]
-    """Shape (N,)."""
+    """Shape (N,), memory-mapped."""
     indices: dict[str, NDArray[np.int64]]
-    """For train, val and test the sorted positions of its images."""
+    """For train, val and test the sorted positions of its images, memory-mapped."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,9 +43,7 @@ class PreparedArrays:
 
     def sample_ids(self) -> tuple[str, ...]:
         """The id of each image, in order: the path of its file below the source, or a number."""
-        import pandas as pd
-
-        return tuple(pd.read_parquet(self.path / "samples.parquet", columns=["sample_id"])["sample_id"])
+        return tuple(versions.read_samples(self.path / versions.SAMPLES).sample_ids)
 
     def split(self, name: str) -> Split:
         """The images of train, val or test."""
@@ -65,8 +68,7 @@ class Split:
 
     def batch(self, positions: NDArray[np.int64]) -> Pixels:
         """A copy of the images at some positions, uint8 (len(positions), height, width, channels)."""
-        images: Pixels = self.arrays.images[self.indices[positions]]
-        return images
+        return self.arrays.images[self.indices[positions]]
 
     def sample_ids(self) -> list[str]:
         """The id of each image, in order."""
@@ -84,7 +86,8 @@ def load(path: Path) -> PreparedData:
         record = PreparedData.model_validate_json((path / RECORD).read_bytes())
     except (OSError, ValidationError) as error:
         raise DataError(f"{path} holds no prepared data set: prepare it again.") from error
-    return record.model_copy(update={"path": path})
+    images = record.images if record.images.is_dir() else path.parent.parent / "images" / record.images.name
+    return record.model_copy(update={"path": path, "images": images})
 
 
 def open_arrays(path: Path) -> PreparedArrays:
@@ -94,9 +97,10 @@ def open_arrays(path: Path) -> PreparedArrays:
         DataError: a file is missing or damaged.
     """
     try:
-        images: Pixels = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
-        labels: NDArray[np.int64] = np.load(path / "labels.npy", allow_pickle=False)
-        indices = {name: np.load(path / f"{name}.npy", allow_pickle=False) for name in SPLITS}
+        store = image_store.open_store(load(path).images)
+        images = store.images()
+        labels: NDArray[np.int64] = np.load(path / "labels.npy", mmap_mode="r", allow_pickle=False)
+        indices = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in SPLITS}
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is damaged ({error}): remove this folder, and prepare the data again.") from error
     return PreparedArrays(path, images, labels, indices)

@@ -6,16 +6,37 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
+from recognition import object_storage
+from recognition.access import UNRESTRICTED, Access, redacted
 from recognition.errors import DownloadError, StorageError
+from recognition.folder_downloads import fetch_folder
+from recognition.parallel_downloads import fetch_objects
 from recognition.progress import Progress
-from recognition.storage import writing_to
-from recognition.transfer import TransferError, transfer
+from recognition.remote import (
+    NO_LIMIT,
+    FolderError,
+    Limit,
+    PassingError,
+    RefusedError,
+    TooLargeError,
+    TransferError,
+    forget,
+    mark_of_part,
+    read_mark,
+    size_of,
+    write_mark,
+)
+from recognition.storage import flush, writing_to
+from recognition.transfer import mark_at, transfer
+
+__all__ = ["fetch", "fetch_archive", "fetch_file", "fetch_folder", "fetch_objects", "validators"]
+
+logger = logging.getLogger("recognition")
 
 
 def fetch(
@@ -26,6 +47,8 @@ def fetch(
     mirror: str,
     downloads: Path,
     on_progress: Progress,
+    access: Access = UNRESTRICTED,
+    fresh: bool = False,
 ) -> Path:
     """Fetch one original file of a named data set, unless it is there with the right hash.
 
@@ -35,95 +58,209 @@ def fetch(
         mirror: a base address or folder of the user's own. When given, nothing else is asked, and
             <mirror>/<data set>/<file name> is fetched.
         downloads: the file goes to <downloads>/<data set>/<file name>.
+        access: what may be read.
+        fresh: fetch it even when it is there.
 
     Raises:
         DownloadError: no address gives the file with that hash; the message names each with its reason.
+        ConfigurationError: the mirror may not be read.
         StorageError: it cannot be written.
     """
     relative = f"{data_set}/{file_name}"
     addresses = [f"{mirror.rstrip('/')}/{relative}"] if mirror else [f"{base}{file_name}" for base in mirrors]
     fix = (
-        f"Check that data.mirror {mirror!r} holds {relative}, unchanged and within reach, or leave data.mirror empty"
-        " for the public addresses."
+        f"Check that data.mirror {redacted(mirror)!r} holds {relative}, unchanged and within reach, or leave"
+        " data.mirror empty for the public addresses."
         if mirror
         else "Check the network and the proxy, or fetch the file elsewhere and set data.mirror to a folder or an"
         f" address that holds {relative}."
     )
-    return _fetch(addresses, checksum, downloads / data_set / file_name, fix, on_progress)
+    return _fetch(addresses, checksum, downloads / data_set / file_name, fix, on_progress, access, fresh, NO_LIMIT)
 
 
-def fetch_archive(address: str, checksum: str, downloads: Path, on_progress: Progress) -> Path:
+def fetch_archive(
+    address: str,
+    checksum: str,
+    downloads: Path,
+    on_progress: Progress,
+    access: Access = UNRESTRICTED,
+    fresh: bool = False,
+    limit_bytes: int = 0,
+) -> Path:
     """Fetch an archive by its address to <downloads>/archives/<hash of the address>/<name>.
 
-    An archive that is there already is not fetched again; without a checksum its content is not looked at.
+    One that is there already is not fetched again, when it has the checksum, or without a checksum when the server
+    says that it has not changed. A server that is out of reach leaves the one that is there.
+
+    Args:
+        address: http, https, s3, gs, az or file address.
+        checksum: md5:<hex>, sha256:<hex>, or empty.
+        access: what may be read.
+        fresh: fetch it even when it is there.
+        limit_bytes: the most that is taken (data.limits.gigabytes); 0 for any size.
 
     Raises:
-        DownloadError: the address does not give it, or with another checksum.
+        DownloadError: the address does not give it, or with another checksum, or too much.
+        ConfigurationError: the address may not be read, or needs a library that is not installed.
         StorageError: it cannot be written.
     """
-    name = re.sub(r"[^\w.+-]", "_", unquote(PurePosixPath(urlsplit(address).path).name)).lstrip(".") or "archive"
-    target = downloads / "archives" / hashlib.sha256(address.encode()).hexdigest()[:12] / name
+    access.check_address(address)  # also when it is there: another run, that might read more, may have left it
     fix = "Check the address, or correct data.checksum if the archive was replaced by its owner."
-    return _fetch([address], checksum, target, fix, on_progress)
+    target = _place(address, downloads / "archives", "archive")
+    return _fetch([address], checksum, target, fix, on_progress, access, fresh, _limit(limit_bytes))
 
 
-class _Downloader:
-    """What pooch calls to fetch an address into a temporary file of its own."""
+def fetch_file(
+    address: str,
+    downloads: Path,
+    on_progress: Progress,
+    access: Access = UNRESTRICTED,
+    fresh: bool = False,
+    limit_bytes: int = 0,
+) -> Path:
+    """Fetch a manifest to <downloads>/manifests/<hash of the address>/<name>; else as `fetch_archive`."""
+    access.check_address(address)
+    target = _place(address, downloads / "manifests", "manifest")
+    return _fetch([address], "", target, "Check the address.", on_progress, access, fresh, _limit(limit_bytes))
 
-    def __init__(self, part: Path, what: str, on_progress: Progress) -> None:
-        self.part = part
-        self.resumed = part.exists()
-        self.what = what
-        self.on_progress = on_progress
 
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:
-        transfer(url, self.part, lambda done, total: self.on_progress(done, total, self.what))
-        self.part.replace(output_file)
+def validators(address: str, access: Access = UNRESTRICTED) -> str:
+    """What the server says to tell this version from another, cheaply; empty when it says nothing or is out of reach.
+
+    Raises:
+        ConfigurationError: the address may not be read, or needs a library that is not installed.
+    """
+    try:
+        return mark_at(address, access).text
+    except FolderError:
+        return _validators_of_folder(address)
+    except TransferError:
+        return ""
 
 
-def _fetch(addresses: Sequence[str], checksum: str, target: Path, fix: str, on_progress: Progress) -> Path:
+def _validators_of_folder(address: str) -> str:
+    files, root = object_storage.open_storage(address)
+    try:
+        objects = object_storage.listed(files, address, root)
+    except (TransferError, PassingError):
+        return ""
+    lines = sorted(f"{path!s}\0{mark.text}\0{mark.length}" for path, mark in objects.items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _place(address: str, folder: Path, otherwise: str) -> Path:
+    name = re.sub(r"[^\w.+-]", "_", unquote(PurePosixPath(urlsplit(address).path).name)).lstrip(".")[-100:] or otherwise
+    return folder / hashlib.sha256(address.encode(errors="surrogatepass")).hexdigest()[:12] / name
+
+
+def _limit(limit_bytes: int) -> Limit:
+    return Limit(limit_bytes, "data.limits.gigabytes")
+
+
+def _fetch(
+    addresses: Sequence[str],
+    checksum: str,
+    target: Path,
+    fix: str,
+    on_progress: Progress,
+    access: Access,
+    fresh: bool,
+    limit: Limit,
+) -> Path:
     part = target.with_name(f"{target.name}.part")
     reasons: list[str] = []
     try:
         with writing_to(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(target.parent / ".lock"):
-                if not checksum:
-                    if target.exists():
-                        return target
-                    part.unlink(missing_ok=True)  # nothing would tell whether it belongs to today's content
+                if fresh:
+                    forget(part)
+                elif target.exists() and (
+                    _matches(target, checksum) if checksum else _is_current(addresses[0], target, access)
+                ):
+                    return target
                 for address in addresses:
-                    if _fetched(address, checksum, target, part, reasons, on_progress):
+                    if _fetched(address, checksum, target, part, reasons, on_progress, access, limit):
                         return target
     except StorageError:
-        with suppress(OSError):  # the folder itself may be what cannot be written
-            part.unlink()
+        forget(part)
         raise
-    if not checksum:
-        part.unlink(missing_ok=True)
     raise DownloadError("\n".join([f"{target.name} could not be fetched:", *(f"  {r}" for r in reasons), fix]))
 
 
-def _fetched(address: str, checksum: str, target: Path, part: Path, reasons: list[str], on_progress: Progress) -> bool:
-    import pooch
-
-    pooch.get_logger().setLevel(logging.WARNING)
+def _fetched(
+    address: str,
+    checksum: str,
+    target: Path,
+    part: Path,
+    reasons: list[str],
+    on_progress: Progress,
+    access: Access,
+    limit: Limit,
+) -> bool:
     while True:
-        downloader = _Downloader(part, f"fetching {target.name}", on_progress)
+        if not checksum and not _can_go_on(part, address):
+            forget(part)
+        resumed = part.exists()
         try:
-            pooch.retrieve(address, checksum or None, fname=target.name, path=target.parent, downloader=downloader)
-            return True
+            mark = transfer(
+                address, part, lambda done, total: on_progress(done, total, f"fetching {target.name}"), access, limit
+            )
         except TransferError as error:
-            reasons.append(f"{address}: {error}")
+            if isinstance(error, TooLargeError) or not (checksum or _can_go_on(part, address)):
+                forget(part)
+            reasons.append(f"{redacted(address)}: {error}")
             return False
-        except ValueError as error:  # pooch's word for a wrong hash; it has removed the file
-            if downloader.resumed:
-                continue  # the beginning came from an earlier attempt: once more, from the start
-            reasons.append(f"{address}: {_wrong_hash(str(error), checksum)}")
+        if not checksum or _matches(part, checksum):
+            break
+        got = _hash_of(part, checksum)
+        forget(part)
+        if not resumed:
+            reasons.append(f"{redacted(address)}: wrong checksum, expected {checksum}, got {got} (removed)")
             return False
+        # the beginning came from an earlier attempt: once more, from the start
+    flush(part)
+    _meta(target).unlink(missing_ok=True)  # killed after this, nothing is known of the file: it is fetched again
+    part.replace(target)
+    forget(part)
+    if not checksum:
+        write_mark(_meta(target), address, mark, size_of(target))
+    return True
 
 
-def _wrong_hash(text: str, checksum: str) -> str:
+def _is_current(address: str, target: Path, access: Access) -> bool:
+    """Whether a file that was fetched without a checksum is still what its address gives."""
+    known = read_mark(_meta(target), address, size_of(target))
+    if known is None:
+        return False
+    try:
+        return known.is_version_of(mark_at(address, access))
+    except RefusedError as error:
+        raise DownloadError(f"{redacted(address)} cannot be fetched: {error}") from None
+    except TransferError as error:
+        logger.warning(
+            "%s: whether it has changed cannot be asked (%s); what was fetched before is used.",
+            redacted(address),
+            error,
+        )
+        return True
+
+
+def _can_go_on(part: Path, address: str) -> bool:
+    """Whether what has come so far can be told from another version of the content."""
+    mark = read_mark(mark_of_part(part), address) if part.exists() else None
+    return mark is not None and bool(mark.condition)
+
+
+def _meta(target: Path) -> Path:
+    return target.with_name(f"{target.name}.meta.json")
+
+
+def _matches(path: Path, checksum: str) -> bool:
+    return _hash_of(path, checksum) == checksum.lower()
+
+
+def _hash_of(path: Path, checksum: str) -> str:
     kind = checksum.partition(":")[0]
-    got = re.search(r"but got (\w+)", text)
-    return f"wrong checksum, expected {checksum}, got {kind}:{got[1]} (removed)" if got else text
+    with path.open("rb") as file:
+        return f"{kind}:{hashlib.file_digest(file, kind).hexdigest()}"

@@ -1,5 +1,9 @@
 """What a user can do wrong: one exception type per kind of mistake, each message naming the offender and the fix."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 
 class RecognitionError(Exception):
     """A mistake that the user can mend; shown as one message, without a traceback."""
@@ -11,6 +15,17 @@ class ConfigurationError(RecognitionError):
 
 class DataError(RecognitionError):
     """Images or labels cannot be used as they are."""
+
+
+class AuditError(DataError):
+    """The audit found what its policies forbid. ``report`` is the folder that shows it."""
+
+    def __init__(self, message: str, report: Path) -> None:
+        super().__init__(message)
+        self.report = report
+
+    def __reduce__(self) -> tuple[type[AuditError], tuple[str, Path]]:
+        return type(self), (str(self), self.report)
 
 
 class DownloadError(RecognitionError):

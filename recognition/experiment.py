@@ -11,104 +11,30 @@ import json
 from pathlib import PurePosixPath
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from recognition.data_settings import Audit, Data, Limits
+from recognition.section import Section, setting
 from recognition.settings import PromotionMetric, tracking_settings
+
+__all__ = [
+    "Audit",
+    "Augmentation",
+    "Data",
+    "Evaluation",
+    "Experiment",
+    "Limits",
+    "Model",
+    "Registration",
+    "Training",
+    "digest_of",
+]
 
 Preset = Literal["auto", "none", "shift_rotate", "flip_crop", "photo", "strong"]
 Normalization = Literal["auto", "dataset", "half", "imagenet", "none"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 NETWORK_FAMILIES = ("timm/", "torchvision/")
 PLAIN_NETWORKS = ("auto", "cnn")
-
-
-def setting(
-    default: Any,
-    description: str,
-    *,
-    unit: str = "",
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-    examples: list[Any] | None = None,
-) -> Any:
-    """Declare one field: its default, one sentence about it, its unit and its bounds."""
-    text = f"{description} Unit: {unit}." if unit else description
-    extra: dict[str, JsonValue] | None = {"unit": unit} if unit else None
-    return Field(default, description=text, ge=ge, gt=gt, le=le, lt=lt, examples=examples, json_schema_extra=extra)
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class Data(Section):
-    """Which images, how they are split, and the size they are prepared at."""
-
-    source: str = setting(
-        "digits",
-        "A data set's name (digits, mnist, fashion_mnist, cifar10, cifar100), a folder with one sub-folder per class,"
-        " or a zip or tar of such a folder, by path or http(s) address.",
-        examples=["digits", "fashion_mnist", "/data/flowers", "https://example.org/flowers.zip"],
-    )
-    mirror: str = setting(
-        "",
-        "A base address of your own for the named data sets (http, https, file or a folder), under which"
-        " <data set>/<original file name> lies. Empty: the public mirrors.",
-    )
-    checksum: str = setting(
-        "", "What an archive must hash to, as sha256:<hex> or md5:<hex>. Empty: not checked.", examples=["sha256:…"]
-    )
-    image_size: int = setting(
-        0,
-        "Side of the prepared square images. 0: as stored when all images are of one size, else fitted to them.",
-        unit="pixels",
-        ge=0,
-        le=1024,
-    )
-    channels: Literal["auto", "gray", "rgb"] = setting(
-        "auto", "Gray (1 channel) or colour (3 channels). auto: gray when every image is gray."
-    )
-    resize: Literal["crop", "pad", "stretch"] = setting(
-        "crop",
-        "How an image of another shape is brought to size: its middle cropped, its short sides padded with black,"
-        " or stretched.",
-    )
-    test_fraction: float = setting(
-        0.2, "Share of the images kept for the test, where the source has no test set.", unit="fraction", gt=0, lt=0.9
-    )
-    val_fraction: float = setting(
-        0.1,
-        "Share of the images that are not test kept for validation, where the source has no validation set.",
-        unit="fraction",
-        gt=0,
-        lt=0.9,
-    )
-    split_seed: int = setting(
-        0, "Seed of the split, apart from the training seed: every repeat is judged on the same images.", ge=0
-    )
-    unreadable: Literal["fail", "skip"] = setting(
-        "fail", "What to do with files that are no whole image: stop and name them, or leave them out and name them."
-    )
-
-    @field_validator("source")
-    @classmethod
-    def _source_is_given(cls, source: str) -> str:
-        if not source.strip():
-            raise ValueError("must name a data set, a folder or an archive")
-        return source.strip()
-
-    @field_validator("checksum")
-    @classmethod
-    def _checksum_names_its_kind(cls, checksum: str) -> str:
-        lengths = {"sha256": 64, "md5": 32}
-        kind, _, value = checksum.partition(":")
-        if checksum and (lengths.get(kind) != len(value) or set(value.lower()) - set("0123456789abcdef")):
-            raise ValueError("must be sha256:<64 hex digits> or md5:<32 hex digits>")
-        return checksum.lower()
 
 
 class Augmentation(Section):
@@ -334,18 +260,22 @@ class Experiment(Section):
 
     def flattened(self) -> dict[str, str]:
         """Every setting as ``section.key`` and text, as MLflow's parameters hold it."""
-        flat: dict[str, str] = {}
-        for key, value in self.model_dump(mode="json").items():
-            if isinstance(value, dict):
-                flat.update({f"{key}.{inner}": _as_text(content) for inner, content in value.items()})
-            else:
-                flat[key] = _as_text(value)
-        return flat
+        return _flat(self.model_dump(mode="json"))
 
 
 def digest_of(content: Any) -> str:
     """SHA-256 (hex) of JSON-like content, independent of the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = _as_text(value)
+    return flat
 
 
 def _as_text(value: Any) -> str:

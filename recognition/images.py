@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from PIL import Image
@@ -13,6 +14,20 @@ from recognition.pixels import Fit, NotAnImageError, Pixels, fit, prepare_array,
 __all__ = ["Fit", "Header", "Pixels", "decode", "fit", "prepare", "prepare_array", "read_header", "to_array"]
 
 
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+_ENDINGS = {
+    "JPEG": _JPEG,
+    "MPO": _JPEG,
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+}
+"""The endings of names that fit a format; formats that are not here go by many."""
+_KNOWN_ENDINGS = tuple(ending for endings in _ENDINGS.values() for ending in endings)
+
+
 class Header(NamedTuple):
     """What the header of an image file tells, without decoding: size as seen upright, in pixels."""
 
@@ -20,7 +35,8 @@ class Header(NamedTuple):
     width: int
     gray: bool
     remarks: tuple[str, ...]
-    """What decoding will convert: some of cmyk, palette, 16_bit, transparent, animated."""
+    """What decoding will convert, or what is odd: some of cmyk, palette, 16_bit, transparent, animated,
+    wrong_extension."""
 
 
 def decode(content: bytes, name: str) -> Pixels:
@@ -66,6 +82,9 @@ def read_header(content: bytes, name: str) -> Header:
     # the second picture of an MPO (a phone's JPEG) is a preview or the other eye's view, not a frame
     if image.format in ("GIF", "PNG", "WEBP", "AVIF", "TIFF") and _has_frames(image):
         remarks.append("animated")
+    ending = PurePosixPath(name).suffix.lower()
+    if ending in _KNOWN_ENDINGS and ending not in _ENDINGS.get(image.format or "", _KNOWN_ENDINGS):
+        remarks.append("wrong_extension")
     turned = _may_be_turned(image.format, content) and pixels.orientation(image) >= 5
     height, width = (image.width, image.height) if turned else (image.height, image.width)
     return Header(height, width, image.mode in pixels.GRAY_MODES, tuple(remarks))

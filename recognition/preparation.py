@@ -1,71 +1,216 @@
-"""From a source to a prepared data set: decoded once, memory-mapped, addressed by a digest of content and settings."""
+"""From a source to a prepared data set in three steps: fetch it, decode and audit it once, split it and sum it up.
+
+Each step finds what an earlier call with the same content and settings has left, and builds it whole or not at all.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from recognition import datasets
-from recognition.errors import DataError
-from recognition.experiment import Data, digest_of
-from recognition.pixel_store import PixelWriter, digest_of_all, image_digests, mean_and_std, rewrite
-from recognition.pixels import NotAnImageError, Pixels, prepare_array
-from recognition.pixels import prepare as prepare_file
+from recognition import datasets, decoding, image_store, versions
+from recognition.access import UNRESTRICTED, Access
+from recognition.audit import Audited, audit, markdown, write_report
+from recognition.audit.inspected import Inspected
+from recognition.data_settings import Data
+from recognition.errors import AuditError, DataError
+from recognition.experiment import digest_of
+from recognition.image_store import ImageStore
 from recognition.progress import Progress, silent
-from recognition.records import Finding, PreparedData
+from recognition.records import AuditedData, Located, PreparedData
 from recognition.settings import home
 from recognition.sources import open_source
 from recognition.sources.labelled import Images
-from recognition.splits import SPLITS, split
-from recognition.storage import check_free_space, flush, writing_to
-from recognition.survey import survey, target_shape
+from recognition.splits import SPLITS
+from recognition.storage import build_once
 
 logger = logging.getLogger("recognition")
 
-VERSION = 1
-"""Raised when the same images would be prepared to other bytes: what was prepared before is then left alone."""
-
-_BATCH_FILES = 64
-_BATCH_BYTES = 4 << 20
-_SMALL_BATCH_BYTES = 1 << 20
-"""Decoding such small files takes less time than threads lose in waiting for each other."""
-_NAMED = 10
-_RELEVANT = {"image_size", "channels", "resize", "test_fraction", "val_fraction", "split_seed", "unreadable"}
+VERSION = 2
+"""Raised when the same images and settings would give other findings or splits."""
+RECORD = "audited.json"
+_RELEVANT = {
+    "path_column", "label_column", "split_column", "group_column", "group_pattern", "test_fraction", "val_fraction",
+    "split_seed", "folds", "fold", "audit",
+}  # fmt: skip
 
 
-def prepare(data: Data, on_progress: Progress = silent) -> PreparedData:
-    """Fetch, check, decode and split the images; what is prepared already is found and reused.
+def prepare(
+    data: Data, on_progress: Progress = silent, *, access: Access = UNRESTRICTED, fresh: bool = False
+) -> PreparedData:
+    """Fetch, decode, audit and split the images; what is there already is found and reused.
+
+    Args:
+        data: which images, and what is done with them.
+        on_progress: told (done, total, what).
+        access: what may be read.
+        fresh: do everything again.
 
     Raises:
-        ConfigurationError: the source is unknown.
+        ConfigurationError: the source is unknown, or not allowed here.
         DownloadError: it cannot be fetched whole.
-        DataError: images or folders cannot be used as they are.
+        AuditError, DataError: images or folders cannot be used as they are.
         StorageError: the state folder cannot be written.
     """
-    datasets_folder = home() / "datasets"
-    with closing(open_source(data, home() / "downloads", on_progress)) as images:
+    located = locate(data, on_progress, access=access, fresh=fresh)
+    audited = examine(data, located, on_progress, access=access, fresh=fresh)
+    require_usable(audited)
+    return arrange(data, audited, fresh=fresh)
+
+
+def locate(
+    data: Data, on_progress: Progress = silent, *, access: Access = UNRESTRICTED, fresh: bool = False
+) -> Located:
+    """Step 1: fetch what is missing of a source, and list its images."""
+    with closing(open_source(data, home() / "downloads", on_progress, access=access, fresh=fresh)) as images:
+        return Located(
+            source=data.source,
+            fingerprint=images.fingerprint,
+            images=len(images),
+            classes=len(images.class_names),
+        )
+
+
+def examine(
+    data: Data,
+    located: Located,
+    on_progress: Progress = silent,
+    *,
+    access: Access = UNRESTRICTED,
+    fresh: bool = False,
+) -> AuditedData:
+    """Step 2: decode every image once into the store, audit what was seen, decide what is used, and split it.
+
+    Leaves ``report.html``, ``audit.json``, ``report.md`` and ``samples.parquet``; also when the policies forbid the
+    data, which `require_usable` says.
+    """
+    frozen = frozen_test(data, access)
+    source = open_source(data, home() / "downloads", on_progress, access=access, fingerprint=located.fingerprint)
+    with closing(source) as images:
+        found = decoding.decode_source(images, data, home() / "images", on_progress, fresh)
         settings = data.model_dump(mode="json", include=_RELEVANT)
-        key = digest_of({"version": VERSION, "content": images.fingerprint, "settings": settings})[:16]
-        folder = datasets_folder / key
-        with writing_to(datasets_folder):
-            datasets_folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(datasets_folder / f"{key}.lock"):
-                if not _is_whole(folder):
-                    _build_and_rename(images, data, folder, on_progress)
-                else:
-                    logger.info("The images of %s are prepared already: %s", data.source, folder)
+        wanted = hashlib.sha256(b"".join(sorted(frozen.elements()))).hexdigest() if frozen else ""
+        key = digest_of({"version": VERSION, "store": found.path.name, "settings": settings, "frozen": wanted})
+        folder = home() / "audits" / key[:16]
+
+        def build(building: Path) -> None:
+            on_progress(0, len(images), "auditing images")
+            _audit(images, found, data, frozen, building)
+            on_progress(len(images), len(images), "auditing images")
+
+        build_once(folder, _is_audited, build, fresh)
+    return load_outcome(folder).model_copy(update={"store": found.path, "source": data.source})
+
+
+def require_usable(audited: AuditedData) -> None:
+    """Raise `AuditError` when the policies of ``data.audit`` forbid to use the data."""
+    if audited.failed:
+        raise AuditError(f"{audited.failed}\nThe whole report: {audited.path / 'report.html'}", audited.path)
+
+
+def arrange(data: Data, audited: AuditedData, *, fresh: bool = False) -> PreparedData:
+    """Step 3: write the indices of each split and what training wants to know of them."""
+    folder = home() / "datasets" / audited.path.name
+    built = build_once(folder, _is_whole, lambda building: _arrange(audited, building, folder), fresh)
+    if not built:
+        logger.info("The images of %s are prepared already: %s", data.source, folder)
     return datasets.load(folder).model_copy(update={"source": data.source})
+
+
+def frozen_test(data: Data, access: Access) -> Counter[bytes]:
+    """The content digests of the images of ``data.frozen_test``; empty for none."""
+    if not data.frozen_test:
+        return Counter()
+    path = Path(data.frozen_test).expanduser()
+    if path.suffix == ".parquet":
+        access.check_path(path)
+        return versions.frozen_counts(versions.read_samples(path))
+    from recognition import tracking  # only here is MLflow needed to prepare images
+
+    return versions.frozen_counts(versions.read_samples(tracking.samples_of(data.frozen_test)))
+
+
+def inspected_images(images: Images, found: ImageStore) -> Inspected:
+    """What the audit looks at: the list of a source's images, and what decoding them has left."""
+    return Inspected(
+        class_names=images.class_names,
+        sample_ids=images.sample_ids,
+        labels=images.labels,
+        splits=images.splits,
+        groups=images.groups or ("",) * len(images),
+        measures=found.measures(),
+        images=found.images(),
+        unreadable=found.record.unreadable,
+        remarks=found.record.remarks,
+        findings=images.findings,
+        published_splits=images.published,
+    )
+
+
+def _audit(images: Images, found: ImageStore, data: Data, frozen: Counter[bytes], folder: Path) -> None:
+    inspected = inspected_images(images, found)
+    audited = audit(inspected, data, frozen)
+    _write_samples(folder, images, inspected, audited)
+    write_outcome(folder, audited, inspected, found, data)
+
+
+def write_outcome(folder: Path, audited: Audited, inspected: Inspected, found: ImageStore, data: Data) -> None:
+    """Write the report in its three forms, and the record that sums it up."""
+    write_report(audited, inspected, folder, data.source)
+    (folder / "report.md").write_text(markdown(audited, data.source), encoding="utf-8")
+    record = AuditedData(
+        path=folder,
+        store=found.path,
+        source=data.source,
+        class_names=inspected.class_names,
+        images=len(inspected),
+        left_out=len(audited.left_out),
+        findings=audited.findings,
+        failed=audited.failures,
+    )
+    (folder / RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
+
+
+def _write_samples(folder: Path, images: Images, inspected: Inspected, audited: Audited) -> None:
+    versions.write_samples(
+        folder / versions.SAMPLES,
+        sample_ids=images.sample_ids,
+        labels=images.labels,
+        class_names=images.class_names,
+        split=audited.split,
+        left_out=audited.left_out,
+        content=inspected.measures["content"],
+        groups=inspected.groups,
+        metadata=images.metadata,
+    )
+
+
+def load_outcome(folder: Path) -> AuditedData:
+    """The record of an audit in its folder.
+
+    Raises:
+        DataError: the folder holds no whole audit.
+    """
+    try:
+        record = AuditedData.model_validate_json((folder / RECORD).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{folder} holds no audit: audit the data again.") from error
+    return record.model_copy(update={"path": folder})
+
+
+def _is_audited(folder: Path) -> bool:
+    try:
+        load_outcome(folder)
+    except DataError:
+        return False
+    return (folder / versions.SAMPLES).is_file() and (folder / "report.html").is_file()
 
 
 def _is_whole(folder: Path) -> bool:
@@ -75,217 +220,46 @@ def _is_whole(folder: Path) -> bool:
     except DataError:
         return False
     counts = {name: len(indices) for name, indices in arrays.indices.items()}
-    return (folder / "samples.parquet").is_file() and counts == record.counts and len(arrays.images) == len(arrays)
+    return (folder / versions.SAMPLES).is_file() and counts == record.counts and len(arrays.images) == len(arrays)
 
 
-def _build_and_rename(images: Images, data: Data, folder: Path, on_progress: Progress) -> None:
-    for left_behind in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed; the lock is ours
-        shutil.rmtree(left_behind, ignore_errors=True)
-    building = folder.parent / f".{folder.name}.{os.getpid()}"
-    try:
-        building.mkdir()
-        record = _build(images, data, building, on_progress).model_copy(update={"path": folder})
-        (building / datasets.RECORD).write_text(record.model_dump_json(indent=1))
-        for path in [*building.iterdir(), building]:
-            flush(path)
-        if folder.exists():
-            shutil.rmtree(folder)
-        building.replace(folder)
-        flush(folder.parent)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+def _arrange(audited: AuditedData, building: Path, folder: Path) -> None:
+    found = image_store.open_store(audited.store)
+    samples = versions.read_samples(audited.path / versions.SAMPLES)
+    number = {name: label for label, name in enumerate(audited.class_names)}
+    labels = np.array([number[name] for name in samples.class_names], np.int64)
+    split = np.asarray(samples.split)
+    indices = {name: np.flatnonzero(split == name).astype(np.int64) for name in SPLITS}
+    for name, positions in indices.items():
+        np.save(building / f"{name}.npy", positions)
+    np.save(building / "labels.npy", labels)
+    (building / versions.SAMPLES).write_bytes((audited.path / versions.SAMPLES).read_bytes())
+    used = np.sort(np.concatenate(list(indices.values())))
+    mean, std = found.mean_and_std(indices["train"])
+    content = found.measures()["content"]
 
+    def digest(positions: NDArray[np.int64]) -> str:
+        return versions.dataset_digest(content[positions], audited.class_names, labels[positions])
 
-def _build(images: Images, data: Data, folder: Path, on_progress: Progress) -> PreparedData:
-    _split(images, data)  # too few images are told before the long work
-    seen = survey(images, on_progress)
-    if len(seen.unreadable) == len(images):
-        raise _unreadable(images, seen.unreadable)
-    height, width, channels = target_shape(seen, data)
-    check_free_space(folder, len(images) * height * width * channels + (1 << 20))
-    path = folder / "images.npy"
-    written = _write(images, path, (height, width, channels), data, seen.unreadable, on_progress)
-    unreadable = seen.unreadable | written.unreadable
-    findings = [*images.findings, *seen.findings()]
-    if unreadable:
-        if data.unreadable == "fail":
-            raise _unreadable(images, unreadable)
-        findings.append(_left_out(images, unreadable))
-    if data.channels == "auto" and channels == 3 and not written.colour:
-        channels = 1  # stored as colour, but every pixel is gray
-    kept = np.array([index for index in range(len(images)) if index not in unreadable], np.int64)
-    if unreadable or channels != (written.channels):
-        rewrite(path, kept, channels)
-        images = _subset(images, kept)
-    indices = _split(images, data)
-    _save_tables(images, indices, folder)
-    pixels: Pixels = np.load(path, mmap_mode="r")
-    on_progress(len(images), len(images), "computing digests")
-    digests = image_digests(pixels, images.labels, images.class_names)
-    mean, std = mean_and_std(pixels, indices["train"])
-    return PreparedData(
+    record = PreparedData(
         path=folder,
-        digest=digest_of_all(digests),
-        test_digest=digest_of_all([digests[index] for index in indices["test"]]),
-        source=data.source,
-        class_names=images.class_names,
-        height=height,
-        width=width,
-        channels=channels,
+        images=audited.store,
+        digest=digest(used),
+        test_digest=digest(indices["test"]),
+        source=audited.source,
+        class_names=audited.class_names,
+        height=found.record.height,
+        width=found.record.width,
+        channels=found.record.channels,
         counts={name: len(indices[name]) for name in SPLITS},
-        class_counts={name: _class_counts(images, indices[name]) for name in SPLITS},
+        class_counts={name: _class_counts(labels[indices[name]], audited.class_names) for name in SPLITS},
         mean=mean,
         std=std,
-        findings=tuple(findings),
+        findings=audited.findings,
     )
+    (building / datasets.RECORD).write_text(record.model_dump_json(indent=1), encoding="utf-8")
 
 
-@dataclass
-class _Written:
-    channels: int
-    colour: bool
-    unreadable: dict[int, str]
-
-
-def _write(
-    images: Images,
-    path: Path,
-    shape: tuple[int, int, int],
-    data: Data,
-    skipped: dict[int, str],
-    on_progress: Progress,
-) -> _Written:
-    """Decode and fit all images into an array file; a pool of threads, since the decoders release the interpreter."""
-    height, width, channels = shape
-    result = _Written(channels, colour=channels == 1, unreadable={})
-    with PixelWriter(path, (len(images), *shape)) as writer:
-
-        def put(index: int, pixels: Pixels) -> None:
-            writer.put(index, pixels)
-            if not result.colour:
-                result.colour = bool((pixels[..., :1] != pixels[..., 1:]).any())
-
-        def decode_all(batch: list[tuple[int, bytes]]) -> int:
-            for index, content in batch:
-                try:
-                    name = images.sample_ids[index]
-                    put(index, prepare_file(content, name, height, width, channels, data.resize))
-                except NotAnImageError as error:
-                    result.unreadable[index] = error.reason
-            return len(batch)
-
-        def fit_all(batch: range) -> int:
-            assert images.pixels is not None
-            for index in batch:
-                put(index, prepare_array(images.pixels[index], height, width, channels, data.resize))
-            return len(batch)
-
-        done = 0
-        workers = min(8, os.cpu_count() or 1)
-        waiting: set[Future[int]] = set()
-        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-            try:
-                if images.pixels is not None:
-                    starts = range(0, len(images), _BATCH_FILES)
-                    waiting = {
-                        pool.submit(fit_all, range(start, min(start + _BATCH_FILES, len(images)))) for start in starts
-                    }
-                else:
-                    for batch in _batches(images, skipped, result.unreadable):
-                        if sum(len(content) for _, content in batch) < _SMALL_BATCH_BYTES:
-                            done += decode_all(batch)
-                            on_progress(done, len(images), "decoding images")
-                            continue
-                        waiting.add(pool.submit(decode_all, batch))
-                        if len(waiting) > 2 * workers:
-                            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                            done += sum(future.result() for future in finished)
-                            on_progress(done, len(images), "decoding images")
-                for future in waiting:
-                    done += future.result()
-                on_progress(done, len(images), "decoding images")
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    return result
-
-
-def _batches(images: Images, skipped: dict[int, str], unreadable: dict[int, str]) -> Iterator[list[tuple[int, bytes]]]:
-    assert images.read is not None
-    batch: list[tuple[int, bytes]] = []
-    size = 0
-    for index in images.reading_order:
-        if index in skipped:
-            continue
-        try:
-            content = images.read(index)
-        except NotAnImageError as error:
-            unreadable[index] = error.reason
-            continue
-        batch.append((index, content))
-        size += len(content)
-        if len(batch) == _BATCH_FILES or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _split(images: Images, data: Data) -> dict[str, NDArray[np.int64]]:
-    return split(
-        images.sample_ids,
-        images.labels,
-        images.splits,
-        images.class_names,
-        test_fraction=data.test_fraction,
-        val_fraction=data.val_fraction,
-        seed=data.split_seed,
-    )
-
-
-def _subset(images: Images, kept: NDArray[np.int64]) -> Images:
-    return replace(
-        images,
-        sample_ids=tuple(images.sample_ids[index] for index in kept),
-        labels=images.labels[kept],
-        splits=tuple(images.splits[index] for index in kept),
-    )
-
-
-def _save_tables(images: Images, indices: dict[str, NDArray[np.int64]], folder: Path) -> None:
-    import pandas as pd
-
-    names = np.empty(len(images), dtype="<U5")
-    for name, positions in indices.items():
-        names[positions] = name
-        np.save(folder / f"{name}.npy", positions)
-    np.save(folder / "labels.npy", images.labels)
-    table = pd.DataFrame({"sample_id": list(images.sample_ids), "label": images.labels, "split": names.tolist()})
-    table.to_parquet(folder / "samples.parquet", index=False)
-
-
-def _class_counts(images: Images, indices: NDArray[np.int64]) -> dict[str, int]:
-    counts = Counter(images.labels[indices].tolist())
-    return {name: counts[label] for label, name in enumerate(images.class_names)}
-
-
-def _unreadable(images: Images, reasons: dict[int, str]) -> DataError:
-    lines = [f"  {images.sample_ids[index]} {reasons[index]}" for index in sorted(reasons)[:_NAMED]]
-    more = [f"  and {len(reasons) - _NAMED} more"] if len(reasons) > _NAMED else []
-    return DataError(
-        "\n".join(
-            [
-                f"Files that are no whole images, {len(reasons)} of {len(images)}:",
-                *lines,
-                *more,
-                "Remove or replace them, or set data.unreadable=skip to leave them out.",
-            ]
-        )
-    )
-
-
-def _left_out(images: Images, reasons: dict[int, str]) -> Finding:
-    first = min(reasons)
-    message = f"Files that are no whole images ({len(reasons)}): left out, such as {images.sample_ids[first]}"
-    names = tuple(images.sample_ids[index] for index in sorted(reasons))
-    return Finding(kind="unreadable", message=f"{message}, which {reasons[first]}.", files=names)
+def _class_counts(labels: NDArray[np.int64], class_names: tuple[str, ...]) -> dict[str, int]:
+    counts = Counter(labels.tolist())
+    return {name: counts[label] for label, name in enumerate(class_names)}

@@ -7,6 +7,7 @@ counter select a stream, so that a sample's stream costs no more than writing a 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,3 +56,28 @@ def stream(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generat
 def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
     """The order in which an epoch visits its samples: a permutation of 0..length-1, int64."""
     return stream(seed, epoch, 0, SHUFFLE).permutation(length)
+
+
+WINDOW = 8
+"""Shards whose images are shuffled together."""
+
+
+def windows(
+    seed: int, epoch: int, shards: int, positions_in: Callable[[int], NDArray[np.int64]], size: int = WINDOW
+) -> Iterator[NDArray[np.int64]]:
+    """The order in which an epoch visits samples that lie in shards, a window of shards at a time.
+
+    The shards come in random order; within a window of ``size`` of them all samples are mixed. So no more than a
+    window's positions are in memory, and no more than its shards are needed at a time.
+
+    Args:
+        seed: of shuffling.
+        epoch: which epoch.
+        shards: how many there are.
+        positions_in: gives the positions of the samples in a shard, int64 (n,), n >= 0.
+        size: shards a window.
+    """
+    order = permutation(seed, epoch, shards)
+    for number, start in enumerate(range(0, shards, size)):
+        together = np.concatenate([positions_in(int(shard)) for shard in order[start : start + size]])
+        yield stream(seed, epoch, number + 1, SHUFFLE).permutation(together)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,15 +18,60 @@ class Finding(Record):
     """Something about the data that its owner should know, with the files it concerns."""
 
     kind: str
+    """The name of its policy in ``data.audit``, or another word for what has no policy."""
     message: str
     files: tuple[str, ...] = ()
+    """The first hundred at most; files that belong together (copies) follow each other."""
+    count: int = 0
+    """How many images, or groups of copies, it is about."""
+    policy: Literal["fail", "move", "quarantine", "warn"] = "warn"
+    """What is done about it."""
+    groups: tuple[tuple[str, ...], ...] = ()
+    """For copies, the first groups by name: each a tuple of files."""
+
+
+class Located(Record):
+    """A source that is there: everything fetched, every image listed."""
+
+    source: str
+    fingerprint: str
+    """Changes whenever the content does; independent of where the source lies."""
+    images: int
+    classes: int
+
+    def is_whole(self) -> bool:
+        """Always: what has been removed since is fetched again when it is needed."""
+        return True
+
+
+class AuditedData(Record):
+    """A source whose images were decoded once, looked at and split: where the report, the table and the store lie."""
+
+    path: Path
+    """The folder of report.html, audit.json, report.md and samples.parquet."""
+    store: Path
+    """The folder of the decoded images."""
+    source: str
+    class_names: tuple[str, ...]
+    images: int
+    left_out: int
+    findings: tuple[Finding, ...]
+    failed: str = ""
+    """Why the data cannot be used, by the policies of ``data.audit``; empty when they can."""
+
+    def is_whole(self) -> bool:
+        """Whether the folders are still there."""
+        return (self.path / "samples.parquet").is_file() and (self.store / "store.json").is_file()
 
 
 class PreparedData(Record):
     """A data set, decoded once: a folder of memory-mapped arrays and what they hold."""
 
     path: Path
+    images: Path
+    """The store of decoded images, which data sets with other splits share."""
     digest: str
+    """Of all images in use and their labels, independent of names, folders and order."""
     test_digest: str
     source: str
     class_names: tuple[str, ...]
@@ -41,6 +87,10 @@ class PreparedData(Record):
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    def is_whole(self) -> bool:
+        """Whether the folders are still there."""
+        return (self.path / "dataset.json").is_file() and (self.images / "store.json").is_file()
 
 
 class Policy(Record):

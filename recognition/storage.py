@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from recognition.errors import StorageError
 
@@ -47,6 +49,48 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def build_once(
+    folder: Path, is_whole: Callable[[Path], bool], build: Callable[[Path], None], fresh: bool = False
+) -> bool:
+    """Make a folder that is there whole or not at all, whatever happens meanwhile, and whoever else wants it.
+
+    It is built under another name and renamed. A second process waits for the first and finds it done; what a killed
+    process left behind is removed by the next.
+
+    Args:
+        folder: the folder to make; its name says what it holds.
+        is_whole: whether a folder that is there can be used.
+        build: fills an empty folder.
+        fresh: build it again, even when it is there.
+
+    Returns:
+        Whether it was built now.
+
+    Raises:
+        StorageError: it cannot be written; what ``build`` raises passes, and nothing is left.
+    """
+    with writing_to(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f"{folder.name}.lock"):
+            if not fresh and is_whole(folder):
+                return False
+            for left_behind in folder.parent.glob(f".{folder.name}.*"):  # by a killed process; the lock is ours
+                shutil.rmtree(left_behind, ignore_errors=True)
+            building = folder.parent / f".{folder.name}.{os.getpid()}"
+            try:
+                building.mkdir()
+                build(building)
+                for path in [*building.rglob("*"), building]:
+                    flush(path)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                building.replace(folder)
+                flush(folder.parent)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+    return True
 
 
 _FIX = "Free some, or set RECOGNITION_HOME to a folder on a larger disk."

@@ -1,4 +1,4 @@
-"""The first look at images: headers only, to fit size and channels to them and to note what will be converted."""
+"""The first look at images: headers only, to fit size and channels to them and to note what is odd about them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,9 @@ from recognition.experiment import Data
 from recognition.images import read_header
 from recognition.pixels import NotAnImageError
 from recognition.progress import Progress
-from recognition.records import Finding
 from recognition.sources.labelled import Images
 
 LARGEST_AUTOMATIC_SIDE = 224
-_CONVERSIONS = {
-    "cmyk": "CMYK images, made for print ({n}): converted to RGB, colours may differ a little from what their author"
-    " saw. Save them as RGB to decide yourself.",
-    "palette": "Images with a palette of at most 256 colours ({n}): converted to RGB without loss. Save them as RGB to"
-    " avoid this note.",
-    "16_bit": "Images with 16 bits a channel ({n}): scaled from 0..65535 to 0..255. Where they use only a part of that"
-    " range they come out dark: save them with 8 bits.",
-    "transparent": "Images with transparent pixels ({n}): put on white. Save them without transparency to choose the"
-    " background yourself.",
-    "animated": "Images with several frames or pages ({n}): only the first is used. Save the frames as single images to"
-    " use them all.",
-}
 
 
 @dataclass
@@ -38,14 +25,8 @@ class Survey:
     all_gray: bool = True
     unreadable: dict[int, str] = field(default_factory=dict)
     """Index of a file that has no header of an image, and what it is."""
-    remarks: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def findings(self) -> tuple[Finding, ...]:
-        return tuple(
-            Finding(kind=kind, message=text.format(n=len(self.remarks[kind])), files=tuple(sorted(self.remarks[kind])))
-            for kind, text in _CONVERSIONS.items()
-            if kind in self.remarks
-        )
+    remarks: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Kind of remark (see `recognition.images.Header`) and the images it is about."""
 
 
 def survey(images: Images, on_progress: Progress) -> Survey:
@@ -67,7 +48,7 @@ def survey(images: Images, on_progress: Progress) -> Survey:
         seen.sizes[(header.height, header.width)] += 1
         seen.all_gray &= header.gray
         for remark in header.remarks:
-            seen.remarks[remark].append(name)
+            seen.remarks[remark].append(index)
         if count % 256 == 0 or count == len(images):
             on_progress(count, len(images), "looking at images")
     return seen

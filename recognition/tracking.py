@@ -21,11 +21,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from recognition import datasets
+from recognition import datasets, versions
 from recognition.configuration import to_yaml
 from recognition.errors import DataError, TrackingError
 from recognition.experiment import Experiment
-from recognition.records import EvaluationResult, PreparedData, Scores, TrainingResult, Version
+from recognition.records import AuditedData, EvaluationResult, PreparedData, Scores, TrainingResult, Version
 from recognition.settings import home, project_root, tracking_settings, tracking_uri
 
 LOGGER = logging.getLogger("recognition")
@@ -222,8 +222,31 @@ def log_data(run_id: str, data: PreparedData) -> None:
     store.log_inputs(run_id, datasets=inputs)
     store.log_dict(run_id, data.model_dump(mode="json"), "data/dataset.json")
     log_tags(run_id, {"data.digest": data.digest, "data.test_digest": data.test_digest})
+    client().log_artifact(run_id, str(data.path / versions.SAMPLES), "data")
     counts = {f"data/{split}_images": float(count) for split, count in data.counts.items()}
-    log_metrics(run_id, counts | {"data/classes": float(data.num_classes), "data/findings": float(len(data.findings))})
+    log_metrics(run_id, counts | {"data/classes": float(data.num_classes)})
+
+
+def log_audit(run_id: str, audited: AuditedData) -> None:
+    """Log the audit's report as ``audit/report.html`` and ``audit/audit.json``, and its counts as metrics."""
+    for name in ("report.html", "audit.json"):
+        log_file(run_id, audited.path / name, "audit")
+    counts = {f"data/findings/{finding.kind}": float(finding.count) for finding in audited.findings}
+    totals = {"data/findings": float(len(audited.findings)), "data/left_out": float(audited.left_out)}
+    log_metrics(run_id, totals | counts)
+
+
+def samples_of(run_id: str) -> Path:
+    """A copy of the table of images that a run used.
+
+    Raises:
+        TrackingError: there is no such run, or it holds no table.
+    """
+    find_run(run_id)
+    try:
+        return Path(client().download_artifacts(run_id, f"data/{versions.SAMPLES}"))
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"Run {run_id} holds no data/{versions.SAMPLES}: its data stage has not ended.") from error
 
 
 def log_scores(run_id: str, scores: Scores) -> None:

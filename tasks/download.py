@@ -1,33 +1,31 @@
-"""Stage 1, download: fetch the images, decode them once, split them."""
+"""Stage 1, download: fetch what is missing of a source, and list its images."""
 
 from __future__ import annotations
 
-from recognition import preparation, tracking
-from recognition.events import Progress
-from recognition.experiment import Data
-from recognition.records import PreparedData
-from tasks.stage import stage
-from tasks.watching import run_logger, watching
+from recognition import preparation
+from recognition.access import Access
+from recognition.data_settings import Data
+from recognition.records import Located
+from recognition.sources import signature
+from tasks.kept import kept_stage
+from tasks.watching import progress_of, run_logger, watching
 
 
-@stage("download")
-def download(run_id: str, data: Data, known: PreparedData | None = None) -> PreparedData:
-    """Prepare the images, or find them prepared, and record them as the run's inputs.
+def _key(data: Data, access: Access) -> str:
+    return f"{data.model_dump_json()} {signature(data, access)}"
+
+
+@kept_stage("download", _key)
+def download(run_id: str, fresh: bool, data: Data, access: Access) -> Located:
+    """Bring the source's files to this machine.
 
     Args:
         run_id: the MLflow run.
+        fresh: fetch again what is there already.
         data: which images.
-        known: the very images to use, prepared earlier.
+        access: what may be read.
     """
     with watching(run_id, "download") as emit:
-        prepared = known or preparation.prepare(
-            data, lambda done, total, what: emit(Progress("download", done, total, "", what))
-        )
-    tracking.log_data(run_id, prepared)
-    logger = run_logger()
-    counts = ", ".join(f"{count} {split}" for split, count in prepared.counts.items())
-    size = f"{prepared.height}x{prepared.width}x{prepared.channels}"
-    logger.info(f"{prepared.source}: {counts} images of {size} in {prepared.num_classes} classes")
-    for finding in prepared.findings:
-        logger.warning(finding.message)
-    return prepared
+        located = preparation.locate(data, progress_of(emit, "download"), access=access, fresh=fresh)
+    run_logger().info(f"{data.source}: {located.images} files in {located.classes} classes")
+    return located

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
 
-from recognition.records import Scores, Version
+from recognition.records import AuditedData, Scores, Version
 from tasks.watching import in_a_run
 
 
@@ -22,6 +22,16 @@ def link_to_mlflow(run_url: str) -> None:
     """Link the MLflow run from the Prefect run."""
     if in_a_run():
         create_link_artifact(run_url, link_text="The run in MLflow", key="mlflow-run", description="Metrics and model")
+
+
+def audit_artifact(audited: AuditedData) -> None:
+    """Show what the audit found on the run's page."""
+    if in_a_run():
+        create_markdown_artifact(
+            (audited.path / "report.md").read_text(encoding="utf-8"),
+            key="audit",
+            description=f"What is wrong with the images of {audited.source}",
+        )
 
 
 def report(title: str, scores: Scores, version: Version | None, run_url: str) -> None:

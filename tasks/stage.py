@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from prefect import Task, task
@@ -24,13 +25,20 @@ def stage(name: str) -> Callable[[Callable[Concatenate[str, P], R]], Task[Concat
 
     def decorate(function: Callable[Concatenate[str, P], R]) -> Task[Concatenate[str, P], R]:
         @functools.wraps(function)
-        def timed(run_id: str, *args: P.args, **kwargs: P.kwargs) -> R:
-            began = time.perf_counter()
-            try:
+        def work(run_id: str, *args: P.args, **kwargs: P.kwargs) -> R:
+            with timed(run_id, name):
                 return function(run_id, *args, **kwargs)
-            finally:
-                tracking.log_metrics(run_id, {f"seconds/{name}": time.perf_counter() - began})
 
-        return task(name=name, task_run_name=name, cache_policy=NO_CACHE)(timed)
+        return task(name=name, task_run_name=name, cache_policy=NO_CACHE)(work)
 
     return decorate
+
+
+@contextmanager
+def timed(run_id: str, name: str) -> Iterator[None]:
+    """Log the wall time of the block as ``seconds/<name>``, also when it fails."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        tracking.log_metrics(run_id, {f"seconds/{name}": time.perf_counter() - began})

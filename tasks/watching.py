@@ -14,11 +14,13 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.theme import Theme
 
 from recognition import events, tracking
+from recognition.progress import Progress
 
 SECONDS_BETWEEN_UPDATES = 3.0
 
@@ -52,6 +54,11 @@ def watching(run_id: str, stage: str) -> Iterator[events.Emit]:
 
         yield emit
         artifact.finish()
+
+
+def progress_of(emit: events.Emit, stage: str) -> Progress:
+    """Tell an ``emit`` of the domain's (done, total, what)."""
+    return lambda done, total, what: emit(events.Progress(stage, done, total, "", what))
 
 
 def _line(event: events.EpochEnd) -> str:
@@ -105,7 +112,7 @@ class _Bar:
         self._stage = stage
         self._task: TaskID | None = None
         self._console = _console()
-        self._progress = Progress(
+        self._progress = rich_progress.Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),

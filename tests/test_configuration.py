@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from recognition.configuration import json_schema, load_experiment, to_yaml
 from recognition.errors import ConfigurationError
-from recognition.experiment import Experiment, Section
+from recognition.experiment import Audit, Experiment, Limits
+from recognition.section import Section
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 
@@ -30,9 +31,12 @@ def test_there_is_one_section_a_stage() -> None:
     assert names == ["Data", "Augmentation", "Model", "Training", "Evaluation", "Registration"]
 
 
-@pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
+@pytest.mark.parametrize("section", [*sections(), Audit, Limits], ids=lambda section: section.__name__)
 def test_every_field_says_what_it_is_and_is_plain_in_a_form(section: type[Section]) -> None:
-    for name, schema in section.model_json_schema()["properties"].items():
+    whole = section.model_json_schema()
+    for name, schema in whole["properties"].items():
+        if "$ref" in schema:  # a section in the section, shown as a box of its own with its description
+            schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
         assert len(schema["description"]) > 15, name
         assert "anyOf" not in schema, f"{name} is a union, which forms render badly"
 
@@ -141,7 +145,7 @@ def test_the_flows_parameters_are_the_experiment_with_its_defaults() -> None:
     from flows.training import train
 
     schema = train.parameters.model_dump()
-    assert list(schema["properties"]) == list(Experiment.model_fields)
+    assert list(schema["properties"]) == [*Experiment.model_fields, "fresh"]
     assert schema.get("required", []) == []
     for name, default in Experiment().model_dump(mode="json").items():
         assert schema["properties"][name]["default"] == default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_modules.data_module import Batch, ImageData, KeyedBatches, SplitDataset
-from recognition import datasets, policies
+from recognition import datasets, policies, randomness, shard_writing, shards
 from recognition.experiment import Data
 from recognition.preparation import prepare
 from recognition.records import PreparedData
@@ -26,6 +27,24 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECOGNITION_HOME", str(tmp_path_factory.mktemp("state")))
         return prepare(Data())
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """The same images in 29 shards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECOGNITION_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setattr(shard_writing, "SHARD_BYTES", 64 * 8 * 8)
+        return prepare(Data(storage="shards"))
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """The same images at 96 pixels, as JPEGs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECOGNITION_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setattr(shard_writing, "SHARD_BYTES", 1 << 19)
+        return prepare(Data(storage="shards", image_size=96))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +70,7 @@ def drawn(
 ) -> list[list[Batch]]:
     """The batches of some epochs, through torch's own loader."""
     dataset = SplitDataset(data.path, "train", policy, seed, ranks)
-    sampler = KeyedBatches(len(dataset), BATCH_SIZE, seed, True, rank, ranks)
+    sampler = KeyedBatches(len(dataset), BATCH_SIZE, seed, True, rank, ranks, dataset.shards)
     loader: DataLoader[Batch] = DataLoader(
         dataset,
         sampler=sampler,
@@ -255,6 +274,80 @@ def test_workers_are_fitted_to_images_and_policy(digits: PreparedData, policy: P
     assert ImageData(digits.path, None, 64, 0, 2).train_dataloader().num_workers == 0  # nothing to augment
     loader = ImageData(digits.path, policy, 64, 0, 2).train_dataloader()
     assert (loader.num_workers, loader.persistent_workers) == (2, True)
+
+
+def test_sharded_sets_hold_the_same_images_and_splits(digits: PreparedData, sharded: PreparedData) -> None:
+    one, other = datasets.open_arrays(digits.path), datasets.open_arrays(sharded.path)
+    everything = np.arange(len(one))
+    np.testing.assert_array_equal(one.images[everything], other.images[everything])
+    np.testing.assert_array_equal(one.labels, other.labels)
+    for name in ("train", "val", "test"):
+        np.testing.assert_array_equal(one.indices[name], other.indices[name])
+    assert (digits.digest, digits.mean, digits.std) == (sharded.digest, sharded.mean, sharded.std)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("workers", "persistent"), [(2, False), (3, True)])
+def test_batches_from_shards_do_not_depend_on_workers(
+    sharded: PreparedData, policy: Path, workers: int, persistent: bool
+) -> None:
+    alone = drawn(sharded, policy, 2)
+    shared = drawn(sharded, policy, 2, workers=workers, persistent=persistent)
+    for one, other in zip(alone, shared, strict=True):
+        assert same(one, other)
+
+
+def test_two_processes_share_each_batch_from_shards(sharded: PreparedData, policy: Path) -> None:
+    alone = drawn(sharded, policy, 2)
+    ranks = [drawn(sharded, policy, 2, rank=rank, ranks=2) for rank in range(2)]
+    for epoch in range(2):
+        for whole, *parts in zip(alone[epoch], ranks[0][epoch], ranks[1][epoch], strict=True):
+            for rank, part in enumerate(parts):
+                assert torch.equal(part.positions, whole.positions[rank::2])
+                assert torch.equal(part.images, whole.images[rank::2])
+
+
+def test_each_sharded_sample_comes_once_an_epoch_with_its_own_label_and_pixels(sharded: PreparedData) -> None:
+    split = datasets.open_arrays(sharded.path).split("train")
+    first, second = drawn(sharded, None, 2)
+    assert not torch.equal(first[0].positions, second[0].positions)
+    for epoch in (first, second):
+        positions = torch.cat([batch.positions for batch in epoch]).numpy()
+        assert sorted(positions) == list(range(sharded.counts["train"]))
+        np.testing.assert_array_equal(torch.cat([batch.labels for batch in epoch]).numpy(), split.labels[positions])
+        images = torch.cat([batch.images for batch in epoch])
+        np.testing.assert_array_equal(images.permute(0, 2, 3, 1).numpy(), split.batch(positions))
+
+
+def test_a_batch_from_shards_touches_few_of_them(sharded: PreparedData) -> None:
+    split = datasets.open_arrays(sharded.path).split("train")
+    images = split.arrays.images
+    assert isinstance(images, shards.ShardedImages)
+    assert images.shards == 29
+    shard_of = {int(index): shard for shard in range(29) for index in images.indices_in(shard)}
+    for batch in drawn(sharded, None, 1)[0]:
+        touched = {shard_of[int(index)] for index in split.indices[batch.positions.numpy()]}
+        assert len(touched) <= 2 * randomness.WINDOW  # a batch may end one window and begin the next
+
+
+def test_validation_from_shards_goes_through_them_in_turn_always_in_the_same_order(encoded: PreparedData) -> None:
+    split = datasets.open_arrays(encoded.path).split("val")
+    module = ImageData(encoded.path, None, 64, 0, 2)
+    first, second = ([batch.positions for batch in module.val_dataloader()] for _ in range(2))
+    positions = torch.cat(first).numpy()
+    np.testing.assert_array_equal(positions, torch.cat(second).numpy())
+    assert sorted(positions) == list(range(len(split)))
+    images = torch.cat([batch.images for batch in module.val_dataloader()]).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(images, split.batch(positions))
+
+
+def test_workers_decode_what_is_encoded_also_without_a_policy(
+    encoded: PreparedData, sharded: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    module = ImageData(encoded.path, None, 64, 0)
+    assert [loader.num_workers for loader in (module.train_dataloader(), module.val_dataloader())] == [2, 2]
+    assert ImageData(sharded.path, None, 64, 0, 2).train_dataloader().num_workers == 0  # nothing to decode
 
 
 def test_a_moved_data_set_gives_the_same_batches(digits: PreparedData, policy: Path, tmp_path: Path) -> None:

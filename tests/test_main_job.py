@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -16,10 +17,11 @@ import pytest
 import requests
 from conftest import BIN, ROOT, House, free_port, serving
 from PIL import Image
+from sample_images import folder_of
 from sklearn.datasets import load_digits
 
 pytestmark = pytest.mark.server
-STAGES = {"download", "augment", "train", "evaluate", "register"}
+STAGES = {"download", "audit", "prepare", "augment", "train", "evaluate", "register"}
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +73,10 @@ def test_mlflow_holds_everything_about_the_run(in_house: dict[str, Any]) -> None
 
     assert {"experiment.yaml", "environment.json"} <= files("")
     assert files("augmentation") == {"policy.json", "policy.yaml", "preview.png"}
+    assert files("audit") == {"report.html", "audit.json"}
+    assert files("data") == {"dataset.json", "samples.parquet"}
     assert {"predictions.parquet", "scores.json", "per_class.csv", "confusion_matrix.csv"} <= files("evaluation")
+    assert "likely_wrong_labels.csv" in files("evaluation")
     assert files("evaluation/figures") == {
         "confusion_matrix.png",
         "precision_recall.png",
@@ -134,7 +139,8 @@ def test_the_prefect_server_shows_the_run_its_stages_and_its_artifacts(
         assert {found["name"]: found["state_type"] for found in tasks} == dict.fromkeys(STAGES, "COMPLETED")
         artifacts = requests.post(f"{api}/artifacts/filter", json=only_this, timeout=30).json()
         kept = {found["key"]: found["data"] for found in artifacts}
-        assert {"mlflow-run", "augmentation-preview", "report"} <= set(kept)
+        assert {"mlflow-run", "audit", "augmentation-preview", "report"} <= set(kept)
+        assert "Nothing wrong was found" in kept["audit"]
         assert trained["run_id"] in kept["mlflow-run"]
         assert "| accuracy |" in kept["report"]
 
@@ -174,8 +180,21 @@ def test_two_addresses_point_the_same_command_at_a_teams_servers(house: House, t
             "predict", "digits", str(ROOT / "docs" / "images" / "fashion_mnist_confusion.png"), **servers
         )
         assert len(answer["predictions"][0]["probabilities"]) == 10
-        triggered = _run_triggered(api, house.environment() | servers, tmp_path, {"training": {"epochs": 1}})
-        assert triggered["state_type"] == "COMPLETED", (tmp_path / "serve.log").read_text()[-3000:]
+        allowed = folder_of(tmp_path / "allowed" / "pets", "cat", "dog", count=12)
+        elsewhere = folder_of(tmp_path / "elsewhere", "cat", "dog", count=12)
+        (tmp_path / "allowed" / "link").symlink_to(elsewhere)
+        one = {"training": {"epochs": 1}}
+        sources = [str(allowed), str(elsewhere), str(tmp_path / "allowed" / "link"), f"{store}/pets.zip", "file:///etc"]
+        worker = house.environment() | servers | {"RECOGNITION_ALLOWED_ROOTS": str(tmp_path / "allowed")}
+        asked_for = [one, *(one | {"data": {"source": source}} for source in sources)]
+        triggered, permitted, *forbidden = _run_triggered(api, worker, tmp_path, asked_for)
+        log = (tmp_path / "serve.log").read_text()
+        assert triggered["state_type"] == permitted["state_type"] == "COMPLETED", log[-3000:]
+        # whoever presses Run reads neither the worker's files nor its private network
+        settings = ["ROOTS", "ROOTS", "HOSTS", "ROOTS"]
+        for run, setting in zip(forbidden, settings, strict=True):
+            assert run["state_type"] == "FAILED"
+            assert f"RECOGNITION_ALLOWED_{setting}" in run["state"]["message"]
         search = {"experiment_ids": ["1"], "filter": f"tags.`prefect.flow_run_id` = '{triggered['id']}'"}
         found = requests.post(f"{store}/api/2.0/mlflow/runs/search", json=search, timeout=30).json()["runs"]
         assert [run["info"]["status"] for run in found] == ["FINISHED"]
@@ -226,13 +245,18 @@ def test_evaluate_reproduces_the_scores_of_the_run_exactly(house: House, trained
     assert again["evaluated_run_id"] == trained["run_id"]
 
 
-def test_a_second_run_finds_the_images_prepared_and_competes_for_champion(
+def test_a_second_run_downloads_and_prepares_nothing_says_so_and_competes_for_champion(
     house: House, trained: dict[str, Any]
 ) -> None:
+    stores = {path: path.stat().st_mtime_ns for path in (house.state / "images").iterdir()}
     done = house.run("train", "training.epochs=1", "training.learning_rate=1e-6", "name=worse", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert "prepared" in done.stderr
+    for name in ("download", "audit", "prepare"):
+        assert f"{name}: nothing to do, an earlier run has done it" in done.stderr
+        assert f"Task run '{name}' - Finished in state Cached" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in (house.state / "images").iterdir()} == stores
+    assert result["metrics"]["data/train_images"] == trained["metrics"]["data/train_images"]
     assert result["model"]["aliases"] == ["challenger"]
     assert "against the champion's" in result["model"]["verdict"]
 
@@ -249,6 +273,59 @@ def test_a_run_that_fails_is_failed_in_mlflow_and_shown_without_a_traceback(hous
         run = _runs_named(tracking.client(), "too_deep")[0]
     assert run.info.status == "FAILED"
     assert "fewer model.channels" in run.data.tags["failure"]
+
+
+def test_fresh_does_it_again_and_a_missing_store_is_made_anew(house: House, trained: dict[str, Any]) -> None:
+    (store,) = [path for path in (house.state / "images").iterdir() if path.is_dir()]
+    before = store.stat().st_ino
+    done = house.run("train", "training.epochs=1", "name=fresh", "registration.enabled=false", "--fresh")
+    assert done.returncode == 0, done.stderr
+    assert "nothing to do" not in done.stderr
+    assert store.stat().st_ino != before
+    shutil.rmtree(store)
+    done = house.run("train", "training.epochs=1", "name=missing", "registration.enabled=false")
+    assert done.returncode == 0, done.stderr
+    assert "download: nothing to do" in done.stderr
+    assert "audit: nothing to do" not in done.stderr
+    assert (store / "store.json").is_file()
+
+
+def test_what_the_audit_forbids_fails_the_run_and_leaves_the_report_in_it(
+    house: House, trained: Any, tmp_path: Path
+) -> None:
+    from recognition import tracking
+
+    pets = folder_of(tmp_path / "pets", "cat", "dog", count=12)
+    (pets / "cat" / "cut.jpg").write_bytes(b"")
+    done = house.run("train", f"data.source={pets}", "name=damaged")
+    assert done.returncode == 2
+    assert "cat/cut.jpg is empty (0 bytes)" in done.stderr
+    assert "data.audit.unreadable=quarantine" in done.stderr
+    assert "Traceback" not in done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECOGNITION_HOME", str(house.state))
+        store = tracking.client()
+        run = _runs_named(store, "damaged")[0]
+        assert run.info.status == "FAILED"
+        assert run.data.metrics["data/findings/unreadable"] == 1
+        report = Path(store.download_artifacts(run.info.run_id, "audit/report.html")).read_text()
+    assert "cat/cut.jpg" in report
+
+
+def test_the_audit_command_tells_by_its_exit_code_whether_the_data_can_be_used(house: House, tmp_path: Path) -> None:
+    pets = folder_of(tmp_path / "pets", "cat", "dog", count=12)
+    assert house.json("audit", str(pets))["left_out"] == 0
+    (pets / "cat" / "cut.jpg").write_bytes(b"")
+    (pets / "dog" / "copy.png").write_bytes((pets / "cat" / "0.png").read_bytes())
+    done = house.run("audit", str(pets), "--json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert {finding["kind"] for finding in told["findings"]} >= {"unreadable", "conflicting_labels"}
+    assert Path(told["report"]).is_file()
+    done = house.run("audit", str(pets), "data.audit.unreadable=quarantine")
+    assert done.returncode == 0
+    assert "cat/0.png" in done.stdout
+    assert house.json("data", "diff", str(pets), str(pets))["added"]["count"] == 0
 
 
 def test_ctrl_c_ends_the_run_as_killed_and_leaves_no_process(house: House, trained: Any) -> None:
@@ -275,8 +352,10 @@ def test_ctrl_c_ends_the_run_as_killed_and_leaves_no_process(house: House, train
     assert _processes_with_state(house.state) == []
 
 
-def _run_triggered(api: str, environment: dict[str, str], folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Serve the flow, trigger it through Prefect's API as its pages do, and wait for the end of the run."""
+def _run_triggered(
+    api: str, environment: dict[str, str], folder: Path, parameters: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Serve the flow, trigger it through Prefect's API as its pages do, and wait for the end of each run."""
     words = [str(BIN / "python"), "-c", "from flows.training import train; train.serve(name='test')"]
     with serving(words, f"{api}/deployments/name/train/test", environment, folder / "serve.log"):
         deployment = requests.get(f"{api}/deployments/name/train/test", timeout=30).json()
@@ -284,13 +363,25 @@ def _run_triggered(api: str, environment: dict[str, str], folder: Path, paramete
         refused = requests.post(trigger, json={"parameters": {"training": {"epochs": 0}}}, timeout=30)
         assert refused.status_code == 409
         assert "training.epochs" in refused.text
-        run: dict[str, Any] = requests.post(trigger, json={"parameters": parameters}, timeout=30).json()
-        deadline = time.monotonic() + 200
-        while run["state_type"] not in {"COMPLETED", "FAILED", "CRASHED"}:
-            assert time.monotonic() < deadline, run
+        runs = [_posted(trigger, {"parameters": given}) for given in parameters]
+        deadline = time.monotonic() + 300
+        while any(run["state_type"] not in {"COMPLETED", "FAILED", "CRASHED"} for run in runs):
+            assert time.monotonic() < deadline, runs
             time.sleep(1)
-            run = requests.get(f"{api}/flow_runs/{run['id']}", timeout=30).json()
-        return run
+            runs = [requests.get(f"{api}/flow_runs/{run['id']}", timeout=30).json() for run in runs]
+        return runs
+
+
+def _posted(url: str, content: dict[str, Any]) -> dict[str, Any]:
+    """What a server answers; a busy one (SQLite with a single writer) is asked again, as Prefect's client does."""
+    for _ in range(20):
+        answer = requests.post(url, json=content, timeout=30)
+        if answer.status_code != 503:
+            break
+        time.sleep(1)
+    assert answer.ok, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 def _runs_named(store: Any, name: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,7 +186,8 @@ def test_each_family_is_one_entry() -> None:
 def data(side: int, channels: int = 3, classes: int = 3) -> PreparedData:
     names = tuple(f"class {number}" for number in range(classes))
     return PreparedData(
-        path="unused",  # type: ignore[arg-type]
+        path=Path("unused"),
+        images=Path("unused"),
         digest="",
         test_digest="",
         source="",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recognition.randomness import BATCH, SAMPLE, SHUFFLE, KeyedRandom, permutation, stream
+from recognition.randomness import BATCH, SAMPLE, SHUFFLE, KeyedRandom, permutation, stream, windows
 
 SEEDS = st.integers(0, 2**32 - 1)
 NUMBERS = st.integers(0, 2**40)
@@ -88,6 +88,44 @@ def test_the_order_of_an_epoch_visits_every_sample_once(seed: int, epoch: int, l
     assert sorted(order) == list(range(length))
 
 
+@given(
+    seed=SEEDS,
+    epoch=st.integers(0, 10_000),
+    sizes=st.lists(st.integers(0, 20), max_size=12),
+    window=st.integers(1, 5),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_windows_of_an_epoch_visit_every_sample_of_every_shard_once(
+    seed: int, epoch: int, sizes: list[int], window: int
+) -> None:
+    starts = np.cumsum([0, *sizes])
+
+    def positions_in(shard: int) -> np.ndarray:
+        return np.arange(starts[shard], starts[shard + 1])
+
+    parts = list(windows(seed, epoch, len(sizes), positions_in, window))
+    assert len(parts) == -(-len(sizes) // window)
+    assert sorted(position for part in parts for position in part) == list(range(sum(sizes)))
+    shards = [set(np.searchsorted(starts, part, side="right")) for part in parts]
+    assert all(len(some) <= window for some in shards)
+    again = windows(seed, epoch, len(sizes), positions_in, window)
+    assert all((one == other).all() for one, other in zip(parts, again, strict=True))
+
+
+def test_shards_come_in_another_order_each_epoch_and_are_mixed_within_a_window() -> None:
+    def positions_in(shard: int) -> np.ndarray:
+        return np.arange(100 * shard, 100 * shard + 100)
+
+    first, second = (list(windows(0, epoch, 12, positions_in, 4)) for epoch in range(2))
+    shards = [[tuple(np.unique(part // 100)) for part in epoch] for epoch in (first, second)]
+    assert shards[0] != shards[1]
+    # of the first 100 samples of a window about 25 are of each of its 4 shards, with a standard deviation of 3.8
+    for part in (*first, *second):
+        _, counts = np.unique(part[:100] // 100, return_counts=True)
+        assert len(counts) == 4
+        assert counts.min() > 8
+
+
 def test_the_order_differs_between_epochs_and_between_seeds() -> None:
     orders = {tuple(permutation(seed, epoch, 50)) for seed in range(3) for epoch in range(4)}
     assert len(orders) == 12
@@ -110,3 +148,8 @@ def test_known_values_stay(key: tuple[int, int, int, int], expected: int) -> Non
 
 def test_a_known_order_stays() -> None:
     assert permutation(0, 0, 10).tolist() == [3, 9, 2, 7, 6, 1, 5, 0, 4, 8]
+
+
+def test_known_windows_stay() -> None:
+    parts = windows(0, 0, 5, lambda shard: np.arange(3 * shard, 3 * shard + 3), 2)
+    assert [part.tolist() for part in parts] == [[5, 8, 6, 3, 4, 7], [10, 14, 11, 9, 12, 13], [2, 1, 0]]

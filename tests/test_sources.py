@@ -16,9 +16,11 @@ import pytest
 from sample_images import encoded, folder_of, pixels, tarred, write, zipped
 from sklearn.datasets import load_digits
 
+from recognition.access import Access
+from recognition.data_settings import Data
 from recognition.errors import ConfigurationError, DataError
-from recognition.experiment import Data
-from recognition.sources import SOURCES, Images, check_source, cifar, folders, idx, open_source
+from recognition.pixels import NotAnImageError
+from recognition.sources import SOURCES, Images, archives, check_source, cifar, idx, open_source, signature
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 needs_fashion = pytest.mark.skipif(not (SHARED / "fashion_mnist").is_dir(), reason="../shared/data is absent")
@@ -143,8 +145,8 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
 
 
 def test_an_address_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"s3:// cannot be fetched from"):
-        check_source(Data(source="s3://bucket/flowers.zip"))
+    with pytest.raises(ConfigurationError, match=r"ftp:// cannot be fetched from"):
+        check_source(Data(source="ftp://host/flowers.zip"))
 
 
 def test_a_checksum_where_none_is_compared_is_refused(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_a_checksum_where_none_is_compared_is_refused(tmp_path: Path) -> None:
 
 def test_a_local_archive_with_another_checksum_is_refused_and_kept(tmp_path: Path) -> None:
     path = zipped(folder_of(tmp_path / "a", "cat", "dog"), tmp_path / "a.zip")
-    right = f"sha256:{folders.hash_of(path)}"
+    right = f"sha256:{archives.hash_of(path)}"
     open_source(Data(source=str(path), checksum=right), tmp_path).close()
     with pytest.raises(DataError, match=r"a\.zip has the wrong checksum: expected md5:0+, got md5:") as caught:
         open_source(Data(source=str(path), checksum="md5:" + "0" * 32), tmp_path)
@@ -257,6 +259,97 @@ def test_a_wrong_layout_is_refused(tmp_path: Path, filled: list[str], empty: lis
             opened(source, tmp_path)
 
 
+# sets of other tasks
+
+
+def touched(root: Path, *names: str) -> Path:
+    for name in names:
+        write(root / name, b"")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("names", "evidence"),
+    [
+        (["VOC/Annotations/1.xml", "VOC/Annotations/2.xml", "VOC/JPEGImages/1.jpg", "VOC/JPEGImages/2.jpg"], "VOC"),
+        (["train/1.jpg", "train/1.xml", "valid/2.jpg", "valid/2.xml"], "Pascal VOC"),
+        (["VOC/Annotations/1.xml", "VOC/JPEGImages/1.jpg", "VOC/SegmentationClass/1.png"], "Pascal VOC"),
+        (["train2017/1.jpg", "val2017/2.jpg", "annotations/instances_train2017.json"], r"instances_\w+\.json \(COCO\)"),
+        (["train/1.jpg", "train/_annotations.coco.json", "valid/2.jpg"], r"_annotations\.coco\.json \(COCO\)"),
+        (["images/train/1.jpg", "images/val/2.jpg", "labels/train/1.txt", "labels/val/2.txt"], r"\*\.txt \(YOLO\)"),
+        (["train/images/1.jpg", "train/labels/1.txt", "test/images/2.jpg", "test/labels/2.txt"], r"\*\.txt \(YOLO\)"),
+        (["1.jpg", "1.txt", "2.jpg", "2.txt", "classes.txt"], r"\*\.txt \(YOLO\)"),
+    ],
+)
+def test_a_set_of_boxes_is_refused_as_such(tmp_path: Path, names: list[str], evidence: str) -> None:
+    with pytest.raises(DataError, match=rf"is a detection set: boxes in .*{evidence}"):
+        opened(touched(tmp_path / "set", *names), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["images/1.png", "images/2.png", "masks/1.png", "masks/2.png"],
+        ["train/images/1.jpg", "train/masks/1.png", "test/images/2.jpg", "test/masks/2.png"],
+        [
+            "images/training/1.jpg",
+            "images/validation/2.jpg",
+            "annotations/training/1.png",
+            "annotations/validation/2.png",
+        ],
+        ["train/1.jpg", "train/2.jpg", "train_masks/1_mask.png", "train_masks/2_mask.png"],
+        ["leftImg8bit/a/1.png", "gtFine/a/1.png"],
+        ["cells/a/images/1.png", "cells/a/masks/2.png", "cells/b/images/1.png", "cells/b/masks/3.png"],
+        [
+            "train/a/images/1.png",
+            "train/a/masks/2.png",
+            "train/b/images/1.png",
+            "train/b/masks/1.png",
+            "test/c/images/1.png",
+        ],
+    ],
+)
+def test_a_set_of_masks_is_refused_as_such(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(DataError, match=r"is a segmentation set: .*As a classification folder it would make '"):
+        opened(touched(tmp_path / "set", *names), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        # folders of classes with papers, boxes beside them, or words for masks in their names
+        ["cat/1.jpg", "cat/1.xml", "dog/2.jpg", "dog/2.xml"],
+        ["Images/cat/1.jpg", "Images/dog/2.jpg", "Annotation/cat/1.xml", "Annotation/dog/2.xml"],
+        ["cat/1.jpg", "cat/1.txt", "dog/2.jpg", "dog/2.txt"],
+        ["with_mask/1.png", "without_mask/1.png", "mask_worn_wrong/1.png"],
+        ["mask/1.png", "no_mask/1.png"],
+        ["label/1.png", "barcode/1.png"],
+        ["cat/a/images/1.png", "dog/masks/1.png"],
+    ],
+)
+def test_folders_of_classes_with_boxes_beside_them_are_read(tmp_path: Path, names: list[str]) -> None:
+    images = opened(touched(tmp_path / "set", *names), tmp_path)
+    assert len(images) == sum(name.endswith((".jpg", ".png")) for name in names)
+    assert len(images.class_names) >= 2
+
+
+@pytest.mark.skipif(not (SHARED / "bccd.zip").is_file(), reason="../shared/data is absent")
+def test_blood_cells_are_a_detection_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        opened(SHARED / "bccd.zip", tmp_path)
+    message = str(caught.value)
+    assert "is a detection set: boxes in BCCD/Annotations/*.xml (Pascal VOC)." in message
+    assert "As a classification folder it would make 'JPEGImages' the only class." in message
+
+
+@pytest.mark.skipif(not (SHARED / "nuclei-256px.zip").is_file(), reason="../shared/data is absent")
+def test_nuclei_are_a_segmentation_set(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"is a segmentation set: 334 of its folders hold 'images' and 'masks', such as"
+    ):
+        opened(SHARED / "nuclei-256px.zip", tmp_path)
+
+
 # archives
 
 
@@ -275,14 +368,12 @@ def test_an_archive_gives_the_same_as_its_folder(tmp_path: Path, kind: str) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "root"]
 
 
-def test_links_and_names_that_point_outside_do_nothing(tmp_path: Path) -> None:
+def test_links_and_devices_in_archives_are_left_out_and_noted(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "root", "cat", "dog", count=1)
     secret = write(tmp_path / "secret.png", encoded(pixels(9)))
     (root / "cat" / "link.png").symlink_to(secret)
     tar = tarred(root, tmp_path / "a.tar", "x", "w")
     with tarfile.open(tar, "a") as archive:
-        info = tarfile.TarInfo("x/dog/../../../evil.png")
-        archive.addfile(info, io.BytesIO())
         device = tarfile.TarInfo("x/dog/device.png")
         device.type = tarfile.CHRTYPE
         archive.addfile(device)
@@ -291,7 +382,6 @@ def test_links_and_names_that_point_outside_do_nothing(tmp_path: Path) -> None:
     assert "cat/link.png" not in images.sample_ids
     (finding,) = [finding for finding in images.findings if finding.kind == "special_files"]
     assert finding.files == ("x/cat/link.png", "x/dog/device.png")
-    assert not list(tmp_path.rglob("evil.png"))
 
     archive_path = zipped(folder_of(tmp_path / "plain", "cat", "dog", count=1), tmp_path / "a.zip")
     with zipfile.ZipFile(archive_path, "a") as zip_file:
@@ -345,6 +435,69 @@ def test_the_fingerprint_follows_the_content_not_the_place(tmp_path: Path) -> No
     assert opened(root, tmp_path).fingerprint != first
 
 
+def test_a_known_fingerprint_saves_reading_the_contents(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "root", "cat", "dog", count=1)
+    seen: list[str] = []
+    for source in (root, zipped(root, tmp_path / "a.zip"), tarred(root, tmp_path / "a.tgz")):
+        data = Data(source=str(source))
+        images = open_source(data, tmp_path, lambda done, total, what: seen.append(what), fingerprint="known")
+        images.close()
+        assert (images.fingerprint, seen) == ("known", [])
+
+
+def test_the_signature_changes_with_any_file(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "root", "cat", "dog", count=1)
+    for source, changed in ((root, root / "cat" / "0.png"), (archive := zipped(root, tmp_path / "a.zip"), archive)):
+        data = Data(source=str(source))
+        before = signature(data)
+        assert signature(data) == before
+        os.utime(changed, ns=(1, 1))
+        assert signature(data) != before
+    before = signature(Data(source=str(root)))
+    (root / "cat" / "0.png").rename(root / "dog" / "1.png")
+    assert signature(Data(source=str(root))) != before
+    assert signature(Data(source="digits")) == signature(Data(source="digits")) != signature(Data(source="mnist"))
+    mirrored = Data(source="mnist", mirror="https://host/")
+    assert signature(mirrored) != signature(Data(source="mnist"))
+
+
+def test_links_out_of_the_allowed_folders_are_left_out(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "root", "cat", "dog", count=1)
+    folder_of(tmp_path / "secret", "emu", count=1)
+    (root / "emu").symlink_to(tmp_path / "secret" / "emu")
+    (root / "cat" / "1.png").symlink_to(tmp_path / "secret" / "emu" / "0.png")
+    (root / "dog" / "1.png").symlink_to(root / "dog" / "0.png")
+    images = open_source(Data(source=str(root)), tmp_path, access=Access(restricted=True, roots=(root,)))
+    assert images.sample_ids == ("cat/0.png", "dog/0.png", "dog/1.png")
+    assert [(finding.kind, finding.files) for finding in images.findings] == [("special_files", ("cat/1.png", "emu"))]
+    assert opened(root, tmp_path).class_names == ("cat", "dog", "emu")
+
+
+def test_what_may_not_be_read_is_refused_before_anything_is_looked_at(tmp_path: Path) -> None:
+    access = Access(restricted=True, schemes=("https",), roots=(tmp_path / "open",))
+    for data in (
+        Data(source="/etc"),
+        Data(source="/nowhere/at-all.zip"),
+        Data(source="file:///etc/passwd"),
+        Data(source=f"{tmp_path}/open/../a.csv"),
+        Data(source="s3://bucket/a.zip"),
+        Data(source="mnist", mirror="/etc"),
+        Data(source="mnist", mirror="http://host/"),
+    ):
+        with pytest.raises(ConfigurationError):
+            check_source(data, access)
+        with pytest.raises(ConfigurationError):
+            open_source(data, tmp_path, access=access)
+
+
+def test_names_that_only_differ_in_how_accents_are_written_stay_apart(tmp_path: Path) -> None:
+    for number, name in enumerate(("cafe\u0301", "caf\u00e9")):
+        write(tmp_path / "cat" / f"{name}.png", encoded(pixels(number)))
+    folder_of(tmp_path, "dog", count=1)
+    images = opened(tmp_path, tmp_path)
+    assert images.sample_ids == ("cat/caf\u00e9.png", "cat/caf\u00e9.png#2", "dog/0.png")
+
+
 def test_an_address_is_fetched_and_read_as_an_archive(tmp_path: Path) -> None:
     import functools
     import http.server
@@ -367,6 +520,13 @@ def test_an_address_is_fetched_and_read_as_an_archive(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"page\.zip gives is neither a zip nor a tar"):
             opened(f"{address}/page.zip", tmp_path)
         assert not list((tmp_path / "downloads").rglob("page.zip"))
+        write(tmp_path / "root" / "pets.csv", b"path,label\ncat/0.png,cat\ndog/0.png,dog\ndog/7.png,dog\n")
+        images = opened(f"{address}/root/pets.csv", tmp_path)
+        assert images.sample_ids == ("cat/0.png", "dog/0.png", "dog/7.png")
+        assert images.read is not None
+        assert images.read(1) == (tmp_path / "root" / "dog" / "0.png").read_bytes()
+        with pytest.raises(NotAnImageError, match=r"dog/7\.png cannot be fetched \(HTTP 404"):
+            images.read(2)
     finally:
         server.shutdown()
         server.server_close()

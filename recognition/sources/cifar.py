@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from recognition.access import Access
+from recognition.data_settings import Data
 from recognition.downloads import fetch
 from recognition.errors import DataError
-from recognition.experiment import Data
 from recognition.progress import Progress
 from recognition.sources.labelled import Images
 
@@ -55,18 +56,23 @@ CIFAR100 = _CifarSet(
 )
 
 
-def cifar10(data: Data, downloads: Path, on_progress: Progress) -> Images:
+def cifar10(data: Data, downloads: Path, on_progress: Progress, access: Access, fresh: bool) -> Images:
     """60,000 images of ten classes; 10,000 are given as the test."""
-    return _fetch_and_read(CIFAR10, data, downloads, on_progress)
+    return _fetch_and_read(CIFAR10, data, downloads, on_progress, access, fresh)
 
 
-def cifar100(data: Data, downloads: Path, on_progress: Progress) -> Images:
+def cifar100(data: Data, downloads: Path, on_progress: Progress, access: Access, fresh: bool) -> Images:
     """60,000 images of a hundred (fine) classes; 10,000 are given as the test."""
-    return _fetch_and_read(CIFAR100, data, downloads, on_progress)
+    return _fetch_and_read(CIFAR100, data, downloads, on_progress, access, fresh)
 
 
-def _fetch_and_read(what: _CifarSet, data: Data, downloads: Path, on_progress: Progress) -> Images:
-    return _read(what, fetch(what.name, what.archive, f"md5:{what.md5}", MIRRORS, data.mirror, downloads, on_progress))
+def _fetch_and_read(
+    what: _CifarSet, data: Data, downloads: Path, on_progress: Progress, access: Access, fresh: bool
+) -> Images:
+    return _read(
+        what,
+        fetch(what.name, what.archive, f"md5:{what.md5}", MIRRORS, data.mirror, downloads, on_progress, access, fresh),
+    )
 
 
 def _read(what: _CifarSet, path: Path) -> Images:
@@ -103,4 +109,5 @@ def _read(what: _CifarSet, path: Path) -> Images:
         splits=tuple(splits),
         fingerprint=f"{what.name}:{what.md5}",
         pixels=np.ascontiguousarray(planes.transpose(0, 2, 3, 1)),
+        published=True,
     )

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from recognition.experiment import Data
+from recognition.access import Access
+from recognition.data_settings import Data
 from recognition.progress import Progress
 from recognition.sources.labelled import Images
 
 
-def digits(data: Data, downloads: Path, on_progress: Progress) -> Images:
+def digits(data: Data, downloads: Path, on_progress: Progress, access: Access, fresh: bool) -> Images:
     """scikit-learn's 1,797 scanned digits, 8x8 gray, embedded; ink values 0 to 16 become 0 to 255."""
     from sklearn.datasets import load_digits
 

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from recognition.access import Access
+from recognition.data_settings import Data
 from recognition.downloads import fetch
 from recognition.errors import DataError
-from recognition.experiment import Data, digest_of
+from recognition.experiment import digest_of
 from recognition.progress import Progress
 from recognition.sources.labelled import Images
 
@@ -77,14 +79,14 @@ FASHION_MNIST = _IdxSet(
 )
 
 
-def mnist(data: Data, downloads: Path, on_progress: Progress) -> Images:
+def mnist(data: Data, downloads: Path, on_progress: Progress, access: Access, fresh: bool) -> Images:
     """70,000 handwritten digits; 10,000 are given as the test."""
-    return _read_set(MNIST, data, downloads, on_progress)
+    return _read_set(MNIST, data, downloads, on_progress, access, fresh)
 
 
-def fashion_mnist(data: Data, downloads: Path, on_progress: Progress) -> Images:
+def fashion_mnist(data: Data, downloads: Path, on_progress: Progress, access: Access, fresh: bool) -> Images:
     """70,000 pictures of clothes; 10,000 are given as the test."""
-    return _read_set(FASHION_MNIST, data, downloads, on_progress)
+    return _read_set(FASHION_MNIST, data, downloads, on_progress, access, fresh)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -105,9 +107,9 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def _read_set(what: _IdxSet, data: Data, downloads: Path, on_progress: Progress) -> Images:
+def _read_set(what: _IdxSet, data: Data, downloads: Path, on_progress: Progress, access: Access, fresh: bool) -> Images:
     arrays = [
-        read_idx(fetch(what.name, name, f"md5:{md5}", what.mirrors, data.mirror, downloads, on_progress))
+        read_idx(fetch(what.name, name, f"md5:{md5}", what.mirrors, data.mirror, downloads, on_progress, access, fresh))
         for name, md5 in zip(FILES, what.md5, strict=True)
     ]
     train, train_labels, test, test_labels = arrays
@@ -120,4 +122,5 @@ def _read_set(what: _IdxSet, data: Data, downloads: Path, on_progress: Progress)
         splits=("test",) * len(test) + ("train",) * len(train),
         fingerprint=f"{what.name}:{digest_of(what.md5)}",
         pixels=np.concatenate([test, train])[..., np.newaxis],
+        published=True,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +30,12 @@ class Images:
     """The content of the file of one image; raises `NotAnImageError` where it cannot be read."""
     reading_order: Sequence[int] = ()
     """The order in which ``read`` is fast: files of a compressed tar can only be read one after the other."""
+    groups: tuple[str, ...] = ()
+    """For each image the group (patient, camera, video) that no two splits may share, or empty text; () for none."""
+    metadata: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further columns of a manifest: for each the text of every image."""
+    published: bool = False
+    """Whether this is a named data set whose splits others publish scores on."""
     findings: tuple[Finding, ...] = ()
     close: Callable[[], None] = field(default=lambda: None)
     """Lets go of an archive that is being read."""

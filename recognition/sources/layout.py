@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 from recognition.errors import DataError
 from recognition.records import Finding
+from recognition.sources.other_tasks import detection, segmentation
 
 IMAGE_SUFFIXES = frozenset(
     [
@@ -134,12 +135,23 @@ def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
         where: how messages call the folder or archive.
 
     Raises:
-        DataError: there are no images, an empty class folder, fewer than two classes, or splits of other classes.
+        DataError: there are no images, an empty class folder, fewer than two classes, splits of other classes, or it is
+            a set of boxes or masks.
     """
     tree = _Tree(files, folders)
     if not tree.images:
         seen = f"no images, but {len(tree.others)} files that are none" if tree.others else "no files"
         raise DataError(f"{where} holds {seen}. {EXPECTED}")
+    try:
+        layout = _arrange(tree, where)
+    except DataError as error:
+        if boxes := detection(tree.images, tree.others):
+            raise DataError(_other_task(tree, where, "detection", boxes)) from error
+        raise
+    return layout
+
+
+def _arrange(tree: _Tree, where: str) -> Layout:
     root = ""
     while not _is_split_level(tree, root) and (deeper := _wrapped(tree, root)):
         root = deeper
@@ -147,7 +159,8 @@ def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
     if _is_split_level(tree, root):
         classes = _split_folders(tree, root, where, findings)
     else:
-        classes = {("", folder): _clean(_leaf(folder)) for folder in tree.inner(root)}
+        classes = {("", folder): clean(_leaf(folder)) for folder in tree.inner(root)}
+        _check_no_masks(tree, [folder for _, folder in classes], where)
         _check_filled(tree, classes, where)
         _note_loose(tree.direct[root], findings, bool(classes), where)
     names = tuple(sorted(set(classes.values())))
@@ -156,13 +169,34 @@ def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
             f"{where} holds a single class, {names[0]!r}: at least two are needed to tell apart. {EXPECTED}"
         )
     start = len(root) + 1 if root else 0
-    placed = [
-        Placed(path, _clean(path[start:]), name, split)
+    found = [
+        (clean(path[start:]), path, name, split)
         for (split, folder), name in classes.items()
         for path in tree.below(folder)
     ]
+    found.sort()
+    sample_ids = unique(sample_id for sample_id, *_ in found)
+    placed = [Placed(path, own, name, split) for own, (_, path, name, split) in zip(sample_ids, found, strict=True)]
     placed.sort(key=lambda item: item.sample_id)
     return Layout(names, tuple(placed), tuple(findings))
+
+
+def unique(sample_ids: Iterable[str]) -> list[str]:
+    """The same ids, but with #2, #3 and so on behind those that came before."""
+    given = list(sample_ids)
+    taken, next_number = set(given), Counter[str]()
+    seen: set[str] = set()
+    for index, sample_id in enumerate(given):
+        if sample_id not in seen:
+            seen.add(sample_id)
+            continue
+        number = max(2, next_number[sample_id])
+        while (own := f"{sample_id}#{number}") in taken:
+            number += 1
+        next_number[sample_id] = number + 1
+        taken.add(own)
+        given[index] = own
+    return given
 
 
 def _is_split_level(tree: _Tree, root: str) -> bool:
@@ -193,9 +227,10 @@ def _split_folders(tree: _Tree, root: str, where: str, findings: list[Finding]) 
         raise DataError(f"{where} has no folder train beside {', '.join(map(repr, by_split.values()))}. {EXPECTED}")
     classes: dict[tuple[str, str], str] = {}
     for split, folder in by_split.items():
-        inner = {(split, child): _clean(_leaf(child)) for child in tree.inner(folder)}
+        inner = {(split, child): clean(_leaf(child)) for child in tree.inner(folder)}
         _note_loose(tree.direct[folder], findings, bool(inner) or split != "train", where)
         classes |= inner
+    _check_no_masks(tree, [folder for _, folder in classes], where)
     _check_filled(tree, classes, where)
     names = set(classes.values())
     for split, folder in by_split.items():
@@ -207,6 +242,25 @@ def _split_folders(tree: _Tree, root: str, where: str, findings: list[Finding]) 
                 " or remove the class from all splits."
             )
     return classes
+
+
+def _check_no_masks(tree: _Tree, folders: list[str], where: str) -> None:
+    def stems(folder: str) -> set[str]:
+        return {PurePosixPath(path).stem for path in tree.below(folder)}
+
+    filled = [folder for folder in folders if tree.images_below[folder]]
+    inner = {folder: tree.with_images(folder) for folder in filled}
+    if masks := segmentation(inner, stems):
+        raise DataError(_other_task(tree, where, "segmentation", masks))
+
+
+def _other_task(tree: _Tree, where: str, task: str, evidence: str) -> str:
+    names = [
+        repr(name) for name in sorted({clean(_leaf(folder)) for folder, held in tree.direct.items() if folder and held})
+    ]
+    named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    made = {0: "have no class", 1: f"make {named} the only class"}.get(len(names), f"make {named} the only classes")
+    return f"{where} is a {task} set: {evidence}. As a classification folder it would {made}. {EXPECTED}"
 
 
 def _check_filled(tree: _Tree, classes: dict[tuple[str, str], str], where: str) -> None:
@@ -221,17 +275,18 @@ def _note_loose(loose: list[str], findings: list[Finding], has_classes: bool, wh
         raise DataError(f"{where}: images lie in no class folder, such as {min(loose)!r}. {EXPECTED}")
     if loose:
         message = f"Images outside the class folders ({len(loose)}): left out, since their class is not known."
-        findings.append(Finding(kind="unlabelled", message=message, files=_some(loose)))
+        findings.append(Finding(kind="unlabelled", message=message, files=some(loose)))
 
 
 def _not_images(others: list[str]) -> Finding:
     kinds = Counter(PurePosixPath(path).suffix.lower() or "no ending" for path in sorted(others))
     named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
-    return Finding(kind="not_images", message=f"Files that are no images ({named}): left out.", files=_some(others))
+    return Finding(kind="not_images", message=f"Files that are no images ({named}): left out.", files=some(others))
 
 
-def _some(paths: Iterable[str]) -> tuple[str, ...]:
-    return tuple(_clean(path) for path in sorted(paths)[:_NAMED])
+def some(paths: Iterable[str]) -> tuple[str, ...]:
+    """The first hundred names, for a finding."""
+    return tuple(clean(path) for path in sorted(paths)[:_NAMED])
 
 
 def _hidden(path: str) -> bool:
@@ -250,6 +305,8 @@ def _split_of(folder: str) -> str:
     return SPLIT_NAMES.get(_leaf(folder).lower(), "")
 
 
-def _clean(path: str) -> str:
+def clean(path: str) -> str:
     """One spelling for a name on Linux and macOS, which composes accents differently; bytes that are no text marked."""
+    if path.isascii():
+        return path
     return unicodedata.normalize("NFC", path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
