@@ -68,8 +68,7 @@ class SplitDataset(Dataset[Batch]):
     @property
     def shards(self) -> ShardOrder | None:
         """In which order the images are best read when they lie in shards; none: any order."""
-        images = self._split.arrays.images
-        return ShardOrder(images, self._split.indices) if isinstance(images, ShardedImages) else None
+        return self._split.shard_order
 
     def __getitem__(self, keys: list[tuple[Key, int]]) -> Batch:
         """The batch of the given keys, each with the size of the whole batch over all processes."""

@@ -87,10 +87,11 @@ def evaluate(
 
 def _probabilities(classifier: Classifier, split: datasets.Split, batch_size: int, emit: Emit) -> NDArray[np.float64]:
     probabilities = np.empty((len(split), len(classifier.class_names)))
-    for start in range(0, len(split), batch_size):
-        positions = np.arange(start, min(start + batch_size, len(split)))
+    done = 0
+    for positions in split.in_batches(batch_size):
         probabilities[positions] = classifier.probabilities(split.batch(positions))
-        emit(Progress("evaluate", int(positions[-1]) + 1, len(split), "images"))
+        done += len(positions)
+        emit(Progress("evaluate", done, len(split), "images"))
     return probabilities
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from recognition.audit.inspected import StoredImages
 from recognition.errors import DataError
 from recognition.pixels import Pixels
 from recognition.records import PreparedData
+from recognition.shards import ShardedImages, ShardOrder
 from recognition.splits import SPLITS
 
 RECORD = "dataset.json"
@@ -65,6 +66,19 @@ class Split:
     def labels(self) -> NDArray[np.int64]:
         """Shape (n,)."""
         return self.arrays.labels[self.indices]
+
+    @property
+    def shard_order(self) -> ShardOrder | None:
+        """In which order the images are best read when they lie in shards; none: any order."""
+        images = self.arrays.images
+        return ShardOrder(images, self.indices) if isinstance(images, ShardedImages) else None
+
+    def in_batches(self, size: int) -> Iterator[NDArray[np.int64]]:
+        """All positions once, at most ``size`` at a time, in the order in which they are best read."""
+        order = self.shard_order
+        for part in order.in_sequence() if order else [np.arange(len(self))]:
+            for start in range(0, len(part), size):
+                yield part[start : start + size]
 
     def batch(self, positions: NDArray[np.int64]) -> Pixels:
         """A copy of the images at some positions, uint8 (len(positions), height, width, channels)."""

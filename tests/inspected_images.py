@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
-from recognition.audit.measures import MEASURES, measure
 
 from recognition.audit.inspected import Inspected
+from recognition.audit.measures import MEASURES, measure
 from recognition.pixels import Pixels, prepare_array
 from recognition.records import Finding
 
