@@ -3,6 +3,8 @@
 Annotations are evaluated here: Prefect loads a triggered flow by its path and finds no module to look names up in.
 """
 
+from pathlib import Path
+
 from prefect import flow
 from prefect.runtime import flow_run
 
@@ -33,6 +35,9 @@ def check(experiment: Experiment, access: Access = UNRESTRICTED) -> None:
     """
     start_host()
     check_source(experiment.data, access)
+    for path in (experiment.model.weights, experiment.data.frozen_test):
+        if "/" in path or "." in path:  # a run's id is no path
+            access.check_path(Path(path))
     run_isolated("lightning_modules.training:check", experiment)
 
 

@@ -104,7 +104,7 @@ def _write_likely_wrong_labels(
     rows = []
     for name, (split, probabilities) in splits.items():
         labels, sample_ids = split.labels, split.sample_ids()
-        for index in suspicious(labels, probabilities).tolist():
+        for index in suspicious(labels, probabilities, prune="both").tolist():
             said = int(probabilities[index].argmax())
             label, best = float(probabilities[index, labels[index]]), float(probabilities[index, said])
             names = data.class_names[labels[index]], data.class_names[said]

@@ -32,8 +32,9 @@ class ArrayWriter:
     def put(self, index: int, rows: NDArray[Any]) -> None:
         """Write one row, or several that follow each other, beginning at ``index``."""
         assert rows.dtype == self.dtype, "rows are of the file's type"
-        inner = self.shape[1:]
-        assert rows.shape[rows.ndim - len(inner) :] == inner, "rows are of the file's shape"
+        single = rows.ndim == len(self.shape) - 1
+        assert (rows.shape if single else rows.shape[1:]) == self.shape[1:], "rows are of the file's shape"
+        assert 0 <= index <= self.shape[0] - (1 if single else len(rows)), "rows are within the file"
         view = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data.cast("B")
         at = self._offset + index * self._row_bytes
         while view:

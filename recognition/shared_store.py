@@ -5,6 +5,7 @@ The operator names the place in the environment of each worker; credentials come
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -19,23 +20,33 @@ _TABLES = ("measures.npy", "sums.npy")
 
 
 def address_of(key: str) -> str:
-    """Where the store of a key is kept for all machines; empty text where none is."""
-    place = os.environ.get(PLACE, "").rstrip("/")
-    return f"{place}/{key}" if place else ""
+    """Where the store of a key is kept for all machines; empty text where none is.
+
+    Raises:
+        ConfigurationError: the setting of the place or of the cache cannot be used.
+    """
+    place = os.environ.get(PLACE, "").strip().rstrip("/")
+    if not place:
+        return ""
+    scheme, separator, path = place.partition("://")
+    if not (scheme and separator and path.strip("/")):
+        raise ConfigurationError(f"{PLACE} is {place!r}: give an address such as s3://bucket/prefix.")
+    cache_bytes()  # what is wrong is told before anything is decoded
+    return f"{place}/{key}"
 
 
 def cache_bytes() -> int:
     """What a machine keeps of a shared store at most, in bytes; 0 for everything.
 
     Raises:
-        ConfigurationError: the setting is no positive number.
+        ConfigurationError: the setting is no number, or less than 0.
     """
-    text = os.environ.get(CACHE, "")
+    text = os.environ.get(CACHE, "").strip()
     try:
         size = float(text or 0)
     except ValueError:
         size = -1.0
-    if size < 0:
+    if not 0 <= size < math.inf:
         raise ConfigurationError(f"{CACHE} is {text!r}: give a number of GB, or leave it out to keep everything.")
     return int(size * 1e9)
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+_CALCULATED = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula begins with; the last four are the wide forms of the first, which some spreadsheets take as well."""
+
 
 def write_csv(table: pd.DataFrame, path: Path, index: bool = False) -> None:
     """Write a table as CSV; a text that a spreadsheet would calculate gets an apostrophe before it.
@@ -17,12 +20,14 @@ def write_csv(table: pd.DataFrame, path: Path, index: bool = False) -> None:
     plain = table.map(_as_text)
     plain.columns = pd.Index([_as_text(name) for name in table.columns])
     if index:
-        plain.index = pd.Index([_as_text(name) for name in table.index])
-    plain.to_csv(path, index=index)
+        plain.index = pd.Index([_as_text(name) for name in table.index], name=_as_text(table.index.name))
+    # lines end as RFC 4180 says: only then a carriage return within a name is quoted, and ends no line;
+    # a file's name may hold bytes that are no text
+    plain.to_csv(path, index=index, lineterminator="\r\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _as_text(cell: Any) -> Any:
-    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+    if not isinstance(cell, str) or not cell.startswith(_CALCULATED):
         return cell
     try:
         float(cell)

@@ -35,6 +35,8 @@ def audit(run_id: str, fresh: bool, data: Data, located: Located, access: Access
     tracking.log_audit(run_id, audited)
     audit_artifact(audited)
     logger = run_logger()
+    found = f"{len(audited.findings)} findings" if audited.findings else "nothing wrong was found"
+    logger.info(f"{audited.source}: {found} among {audited.images:,} images, {audited.left_out:,} left out")
     for finding in audited.findings:
         logger.log(logging.INFO if finding.policy == "move" else logging.WARNING, finding.message)
     preparation.require_usable(audited)

@@ -27,5 +27,5 @@ def download(run_id: str, fresh: bool, data: Data, access: Access) -> Located:
     """
     with watching(run_id, "download") as emit:
         located = preparation.locate(data, progress_of(emit, "download"), access=access, fresh=fresh)
-    run_logger().info(f"{data.source}: {located.images} files in {located.classes} classes")
+    run_logger().info(f"{data.source}: {located.images:,} files in {located.classes} classes")
     return located
