@@ -82,8 +82,7 @@ def audit(
     from recognition import preparation
     from recognition.configuration import load_experiment
 
-    if any(not word.startswith("data.") for word in words or []):
-        raise typer.BadParameter("only settings of the section data can be given here")
+    _check_data_settings(words or [])
     data = load_experiment(None, [*(words or []), f"data.source={json.dumps(source)}"]).data
     with progress_bar() as on_progress:
         located = preparation.locate(data, on_progress, fresh=fresh)
@@ -104,6 +103,9 @@ def audit(
 def diff(
     before: Annotated[str, typer.Argument(help=VERSION_HELP)],
     after: Annotated[str, typer.Argument(help="The same, of the later version.")],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[data.key=value ...]", help="Settings of the data, for sources.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say which images were added, removed, relabelled, renamed or moved between splits."""
@@ -111,7 +113,8 @@ def diff(
     from recognition.differences import as_text
     from recognition.differences import diff as difference_of
 
-    difference = difference_of(samples_named(before), samples_named(after))
+    _check_data_settings(words or [])
+    difference = difference_of(samples_named(before, words or []), samples_named(after, words or []))
     if as_json:
         _print_json(difference.model_dump(mode="json"))
     else:
@@ -207,6 +210,14 @@ def doctor(as_json: Json = False) -> None:
             typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.text}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def _check_data_settings(words: list[str]) -> None:
+    for word in words:
+        if not word.startswith("data."):
+            raise typer.BadParameter(f"{word!r}: only settings of the section data can be given here")
+        if word.startswith("data.source="):
+            raise typer.BadParameter(f"{word!r}: the source is the first argument")
 
 
 def _file_and_settings(words: list[str]) -> tuple[Path | None, list[str]]:

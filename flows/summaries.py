@@ -45,8 +45,13 @@ def print_audit(audited: AuditedData) -> None:
         console.print("nothing wrong was found")
     console.print(f"{audited.images} images in {len(audited.class_names)} classes, {audited.left_out} left out")
     if audited.failed:
-        console.print("these images could not be used for training as they are, by the policies of data.audit")
+        console.print(f"not usable {visible_lines(audited.failed)}")
     console.print(f"report   {audited.path / 'report.html'}")
+
+
+def visible_lines(text: str) -> str:
+    """Several lines, each made visible."""
+    return "\n".join(visible(line) for line in text.split("\n"))
 
 
 def visible(text: str) -> str:

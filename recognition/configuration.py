@@ -111,6 +111,10 @@ def _explain_one(problem: dict[str, Any], model: type[BaseModel]) -> str:
         close = _closest(str(given), choices)
         hint = f" (did you mean {close}?)" if close else ""
         return f"{where}: {given!r} is none of {', '.join(choices)}{hint}."
+    if kind == "model_type":
+        inner = [name for name in _paths(model) if name.startswith(f"{where}.")]
+        example = f", such as {inner[0]}" if inner else ""
+        return f"{where}: is a section (got {_shown(given)}); give one of its settings{example}."
     if kind == "value_error":
         text = str(context["error"])
         return f"{where}: {text}." if repr(given) in text else f"{where}: {text} (got {_shown(given)})."

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from recognition import datasets, preparation, tracking, versions
-from recognition.configuration import build_experiment
+from recognition.configuration import load_experiment
 from recognition.errors import ConfigurationError, DataError
 from recognition.settings import home
+from recognition.sources import check_source
 
 _RUN_ID = 32
 """Digits of a run's id."""
 
 
-def samples_named(word: str) -> versions.Samples:
+def samples_named(word: str, settings: Sequence[str] = ()) -> versions.Samples:
     """Find the table of images of one version of data.
 
     Args:
         word: a run's id, a dataset digest or its beginning (8 digits at least), the folder of a prepared data set, a
-            samples.parquet, or a source, which is then audited with the default settings.
+            samples.parquet, or a source, which is then audited.
+        settings: words such as ``data.label_column=kind`` for a source.
 
     Raises:
         ConfigurationError, DataError, TrackingError: there is no such version.
@@ -32,7 +36,13 @@ def samples_named(word: str) -> versions.Samples:
         return versions.read_samples(path / versions.SAMPLES)
     if re.fullmatch(r"[0-9a-f]{8,64}", word) and not path.exists():
         return _by_digest(word) or _of_run(word)
-    data = build_experiment({"data": {"source": word}}).data
+    data = load_experiment(None, [*settings, f"data.source={json.dumps(word)}"]).data
+    try:
+        check_source(data)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{word!r} is no run's id, no digest, no prepared folder and no source: {error}"
+        ) from None
     return versions.read_samples(preparation.examine(data, preparation.locate(data)).path / versions.SAMPLES)
 
 

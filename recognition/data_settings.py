@@ -179,6 +179,8 @@ class Data(Section):
     def _fold_is_one_of_folds(self) -> Self:
         if self.folds == 1:
             raise ValueError("folds must be 0 or at least 2")
+        if self.fold and not self.folds:
+            raise ValueError(f"fold is {self.fold}, but there are no folds: set data.folds too")
         if self.fold and self.fold >= self.folds:
             raise ValueError(f"fold is {self.fold}, but folds are counted from 0 to {max(self.folds - 1, 0)}")
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from recognition.array_file import ArrayWriter
 from recognition.audit.inspected import Measures
 from recognition.audit.measures import MEASURES, measure
 from recognition.data_settings import Data
-from recognition.errors import DataError
+from recognition.errors import DataError, DownloadError
 from recognition.experiment import digest_of
 from recognition.image_store import ImageStore, StoreRecord, open_store
 from recognition.pixels import NotAnImageError, Pixels
@@ -56,15 +57,25 @@ def decode_source(images: Images, data: Data, folder: Path, on_progress: Progres
     key = digest_of({"version": VERSION, "content": images.fingerprint, "settings": settings})[:16]
     shared = shared_store.address_of(key)
 
+    decoded_here = False
+
     def build(building: Path) -> None:
+        nonlocal decoded_here
         if shared and not fresh and shared_store.fetch(shared, building, image_store.RECORD):
-            logger.info(f"The images of {data.source} were decoded by another machine: {shared}")
-            return
+            if _is_whole(building):
+                logger.info(f"The images of {data.source} were decoded by another machine.")
+                return
+            for left in building.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         _build(images, data, building, on_progress)
-        if shared and (building / "shards").is_dir():
-            shared_store.publish(building, shared, image_store.RECORD)
+        decoded_here = True
 
     build_once(folder / key, _is_whole, build, fresh)
+    if shared and decoded_here and (folder / key / "shards").is_dir():
+        try:
+            shared_store.publish(folder / key, shared, image_store.RECORD)
+        except DownloadError as error:  # what is decoded can be used here all the same
+            logger.warning(f"The images of {data.source} could not be handed on to other machines: {error}")
     return open_store(folder / key)
 
 

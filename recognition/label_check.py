@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ def with_wrong_labels(
         data: the settings of the first audit.
         located: its first step.
         audited: its result.
-        model: as for ``registry.fetch_bundle``.
+        model: a registered model or a run, as for ``registry.run_of``; not a bundle's folder, which does not say what
+            it was trained on.
         on_progress: told (done, total, what).
 
     Raises:
@@ -43,11 +45,12 @@ def with_wrong_labels(
     """
     run_id = registry.run_of(model)
     classifier = bundle.load(registry.fetch_bundle(model))
-    if tuple(classifier.class_names) != audited.class_names:
+    if sorted(classifier.class_names) != sorted(audited.class_names):
         raise DataError(
             f"The model {model} knows the classes {', '.join(classifier.class_names[:10])}, the images are of"
             f" {', '.join(audited.class_names[:10])}: take a model of these classes."
         )
+    columns = [classifier.class_names.index(name) for name in audited.class_names]
     found = image_store.open_store(audited.store)
     source = open_source(data, home() / "downloads", on_progress, access=UNRESTRICTED, fingerprint=located.fingerprint)
     with closing(source) as images:
@@ -58,16 +61,17 @@ def with_wrong_labels(
         for start in range(0, len(judged), _AT_ONCE):
             chunk = inspected.images[judged[start : start + _AT_ONCE]]
             prepared = np.stack([classifier.prepare(image) for image in chunk])
-            probabilities[start : start + len(chunk)] = classifier.probabilities(prepared)
+            probabilities[start : start + len(chunk)] = classifier.probabilities(prepared)[:, columns]
             on_progress(start + len(chunk), len(judged), "judging labels")
         finding, wrong = _finding(inspected, judged, probabilities, model)
         again = first.with_finding(finding, tuple((int(index),) for index in wrong))
         folder = audited.path.with_name(f"{audited.path.name}-{run_id[:8]}")
-        build_once(
-            folder,
-            lambda path: False,
-            lambda building: preparation.write_outcome(building, again, inspected, found, data),
-        )
+
+        def build(building: Path) -> None:
+            (building / versions.SAMPLES).write_bytes((audited.path / versions.SAMPLES).read_bytes())
+            preparation.write_outcome(building, again, inspected, found, data)
+
+        build_once(folder, lambda path: False, build)
     return preparation.load_outcome(folder)
 
 
@@ -97,9 +101,10 @@ def _finding(
         f"{name} is filed as {classes[inspected.labels[index]]}, looks like {classes[guess]}"
         for name, index, guess in zip(names, wrong, said, strict=False)
     ]
-    message = (
-        f"{len(wrong):,} of {len(judged):,} images that {model} was not trained on have likely a wrong label"
-        + (f": {'; '.join(guesses[:3])}" if guesses else "")
-        + ". Used all the same. Look at them, and file them anew where they are wrong."
-    )
+    message = f"None of {len(judged):,} images that {model} was not trained on has likely a wrong label."
+    if guesses:
+        message = (
+            f"{len(wrong):,} of {len(judged):,} images that {model} was not trained on have likely a wrong label:"
+            f" {'; '.join(guesses[:3])}. Used all the same. Look at them, and file them anew where they are wrong."
+        )
     return Finding(kind=KIND, message=message, files=tuple(names), count=len(wrong)), wrong

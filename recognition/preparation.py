@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from recognition import datasets, decoding, image_store, versions
 from recognition.access import UNRESTRICTED, Access
+from recognition.array_file import ArrayWriter
 from recognition.audit import Audited, audit, markdown, write_report
 from recognition.audit.inspected import Inspected
 from recognition.data_settings import Data
@@ -37,7 +38,7 @@ VERSION = 2
 """Raised when the same images and settings would give other findings or splits."""
 RECORD = "audited.json"
 _RELEVANT = {
-    "path_column", "label_column", "split_column", "group_column", "group_pattern", "test_fraction", "val_fraction",
+    "source", "path_column", "label_column", "split_column", "group_column", "group_pattern", "test_fraction", "val_fraction",
     "split_seed", "folds", "fold", "audit",
 }  # fmt: skip
 
@@ -230,9 +231,10 @@ def _arrange(audited: AuditedData, building: Path, folder: Path) -> None:
     labels = np.array([number[name] for name in samples.class_names], np.int64)
     split = np.asarray(samples.split)
     indices = {name: np.flatnonzero(split == name).astype(np.int64) for name in SPLITS}
-    for name, positions in indices.items():
-        np.save(building / f"{name}.npy", positions)
-    np.save(building / "labels.npy", labels)
+    for name, rows in {**indices, "labels": labels}.items():
+        # numpy's own save cuts a small file silently where the disk is full
+        with ArrayWriter(building / f"{name}.npy", rows.shape, rows.dtype) as file:
+            file.put(0, rows)
     (building / versions.SAMPLES).write_bytes((audited.path / versions.SAMPLES).read_bytes())
     used = np.sort(np.concatenate(list(indices.values())))
     mean, std = found.mean_and_std(indices["train"])

@@ -38,7 +38,8 @@ def upload(folder: Path, address: str) -> None:
     index = read_index(folder)
     files, root = open_address(address)
     with naming(address, "be written"):
-        files.makedirs(root, exist_ok=True)
+        if address.partition("://")[0] not in _EXTRAS:  # there a missing bucket would be made, for a slip of the pen
+            files.makedirs(root, exist_ok=True)
 
         def send(shard: Shard) -> None:
             target = f"{root}/{shard.name}"

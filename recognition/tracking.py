@@ -291,7 +291,7 @@ def data_of(run_id: str) -> PreparedData | None:
         found = datasets.load(recorded.path)
     except (MlflowException, OSError, DataError):
         return None
-    return found if found.digest == recorded.digest else None
+    return found if found.digest == recorded.digest and found.is_whole() else None
 
 
 def run_url(run_id: str) -> str:

@@ -21,7 +21,7 @@ SAMPLES = "samples.parquet"
 
 _COLUMNS = ("sample_id", "class_name", "split", "left_out", "content", "group")
 _META = "meta."
-_ROWS = 1 << 16
+_ROWS = 1 << 13
 """Rows that are turned into text at a time."""
 
 

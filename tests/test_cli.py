@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT, House
+from conftest import BIN, ROOT, SHARED_DATA, House
+from sample_images import folder_of
 
 
 def test_help_loads_neither_torch_nor_prefect_nor_mlflow() -> None:
@@ -18,7 +19,7 @@ def test_help_loads_neither_torch_nor_prefect_nor_mlflow() -> None:
 
 def test_help_names_the_commands(house: House) -> None:
     shown = house.run("--help").stdout
-    for command in ("train", "evaluate", "predict", "list", "doctor"):
+    for command in ("train", "audit", "data", "evaluate", "predict", "list", "doctor"):
         assert command in shown
 
 
@@ -32,6 +33,10 @@ def test_help_names_the_commands(house: House) -> None:
         (["list", "pictures"], "'pictures' is none of datasets, networks, policies, experiments"),
         (["predict", "models:/none@champion", "nowhere.png"], "There is no image nowhere.png"),
         (["evaluate", "models:/none@champion", "training.epochs=2"], "only settings of the section evaluation"),
+        (["audit", "digits", "training.epochs=2"], "only settings of the section data"),
+        (["audit", "digits", "data.source=mnist"], "the source is the first argument"),
+        (["audit", "nowhere"], "data.source 'nowhere' is no known data set"),
+        (["data", "diff", "digits", "nowhere"], "is no run's id, no digest, no prepared folder and no source"),
     ],
 )
 def test_a_mistake_is_one_message_and_code_2(house: House, words: list[str], message: str) -> None:
@@ -128,3 +133,38 @@ def test_the_readmes_commands_exist() -> None:
     helped = subprocess.run([BIN / "recognition", "--help"], capture_output=True, text=True, check=True).stdout
     assert shown
     assert [command for command in shown if command not in helped] == []
+
+
+needs_real_images = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="../shared/data is absent")
+
+
+@needs_real_images
+def test_the_audit_names_photos_filed_under_two_flowers_and_identical_pairs(house: House) -> None:
+    done = house.run("audit", str(SHARED_DATA / "flowers-128px.zip"))
+    assert done.returncode == 0, done.stderr
+    for name in ("15922772266_1167a06620", "17104364030_ee31ee279b_n", "17291451621_0e39f08b9e_n"):
+        assert f"rose/{name}.jpg  =  tulip/{name}.jpg" in done.stdout
+    assert "rose/17291930305_79deae6a90_n.jpg  =  tulip/17291930305_79deae6a90_n.jpg" in done.stdout
+    assert "sunflower/14889392928_9742aed45b_m.jpg  =  sunflower/15066430311_fb57fa92b0_m.jpg" in done.stdout
+    assert "sunflower/15069459615_7e0fd61914_n.jpg  =  sunflower/15072973261_73e2912ef2_n.jpg" in done.stdout
+    assert "4317 images in 5 classes, 8 left out" in done.stdout
+
+
+@needs_real_images
+@pytest.mark.parametrize(("archive", "reason"), [("bccd", "Pascal VOC"), ("nuclei-256px", "'images' and 'masks'")])
+def test_data_sets_of_other_tasks_are_refused_as_classes(house: House, archive: str, reason: str) -> None:
+    done = house.run("audit", str(SHARED_DATA / f"{archive}.zip"))
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_why_data_cannot_be_used_is_said_on_the_terminal(house: House, tmp_path: Path) -> None:
+    pets = folder_of(tmp_path / "pets", "cat", "dog", count=12)
+    (pets / "cat" / "cut\x1b[31m.jpg").write_bytes(b"")
+    done = house.run("audit", str(pets))
+    assert done.returncode == 1
+    assert "not usable The images cannot be used as they are." in done.stdout
+    assert "is empty (0 bytes)" in done.stdout
+    assert "data.audit.unreadable=quarantine" in done.stdout
+    assert "\x1b" not in done.stdout

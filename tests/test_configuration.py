@@ -174,3 +174,10 @@ def test_generated_files_are_fresh() -> None:
     done = subprocess.run([sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (ROOT / "experiments" / "schema.json").read_text() == json_schema()
+
+
+def test_a_section_given_as_a_value_and_a_fold_without_folds_say_what_to_set() -> None:
+    with pytest.raises(ConfigurationError, match=r"data.audit: is a section .* such as data.audit.unreadable"):
+        load_experiment(None, ["data.audit=quarantine"])
+    with pytest.raises(ConfigurationError, match="set data.folds too"):
+        load_experiment(None, ["data.fold=2"])

@@ -8,9 +8,10 @@ import stat
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from recognition.data_settings import Limits
 from recognition.errors import DataError, RecognitionError
@@ -20,7 +21,7 @@ from recognition.sources.files import check_size, laid_out, special_files
 from recognition.sources.labelled import Images
 from recognition.sources.layout import arrange, some
 from recognition.sources.unpacking import is_tar, open_tar
-from recognition.sources.zips import MemberReader, is_zip, open_zip
+from recognition.sources.zips import MemberReader, Packed, is_zip, open_zip
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 """How the names of archives end; local ones are judged by their content alone."""
@@ -58,7 +59,8 @@ class _Member(NamedTuple):
     place: int
     size: int
     """Bytes, packed or unpacked, whichever are more."""
-    content: Callable[[], bytes]
+    spot: tuple[int, ...]
+    """What its archive's reader wants to know of it."""
 
 
 @dataclass
@@ -90,21 +92,30 @@ class _Listing:
                 self.repeated.add(name)
             self.files[name] = member
 
-    def images(self, fingerprint: str, close: Callable[[], None]) -> Images:
+    def images(
+        self, fingerprint: str, read_member: Callable[[tuple[int, ...]], bytes], close: Callable[[], None]
+    ) -> Images:
         layout = arrange(self.files, self.folders, f"The archive {self.path}")
         members = [self.files[item.path] for item in layout.placed]
+        names = [item.sample_id for item in layout.placed]
+        order = sorted(range(len(members)), key=lambda index: members[index].place)
+        # of millions of members no more is kept than it takes to read them
+        sizes = np.array([member.size for member in members], np.int64)
+        spots = np.array([member.spot for member in members], np.int64)
+        limits = self.limits
+        members.clear()
+        self.files.clear()
 
         def read(index: int) -> bytes:
-            name = layout.placed[index].sample_id
-            check_size(members[index].size, name, self.limits)
+            name = names[index]
+            check_size(int(sizes[index]), name, limits)
             try:
-                return members[index].content()
+                return read_member(tuple(spots[index].tolist()))
             except MemoryError:
                 raise
             except Exception as error:  # each decompressor has error types of its own
                 raise NotAnImageError(name, f"cannot be read from the archive ({error})") from error
 
-        order = sorted(range(len(members)), key=lambda index: members[index].place)
         return laid_out(layout, fingerprint, read, order, [*special_files(self.special), *self._repeats()], close)
 
     def _repeats(self) -> Sequence[Finding]:
@@ -127,9 +138,10 @@ def _zip(path: Path, limits: Limits, fingerprint: str) -> Images:
             is_folder = name.endswith("/")
             if info.flag_bits & 1 and not is_folder:
                 raise DataError(f"The archive {path} is encrypted: unpack it, and give the folder as data.source.")
-            member = _Member(info.header_offset, max(info.file_size, info.compress_size), partial(reader.read, info))
+            member = _Member(info.header_offset, max(info.file_size, info.compress_size), Packed.of(info))
             listing.add(name, "folder" if is_folder else "file" if kind in (0, stat.S_IFREG) else "special", member)
-        return listing.images(fingerprint, reader.close)
+        infos.clear()
+        return listing.images(fingerprint, lambda spot: reader.read(Packed(*spot)), reader.close)
     except BaseException:
         reader.close()
         raise
@@ -145,13 +157,13 @@ def _tar(path: Path, limits: Limits, fingerprint: str) -> Images:
                 raise DataError(f"The archive {path} is damaged: {info.name!r} points back.")
             before = info.offset
             is_file = info.isreg() and not info.issparse()
-            member = _Member(info.offset, info.size, partial(unpacked.content, info.offset_data, info.size))
+            member = _Member(info.offset, info.size, (info.offset_data, info.size))
             listing.add(info.name, "folder" if info.isdir() else "file" if is_file else "special", member)
             source.members = []  # type: ignore[attr-defined]  # what tarfile collects would be kept twice
         unpacked.seek(source.offset)
         if unpacked.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise DataError(f"The archive {path} is damaged behind {listing.count:,} files. Make or fetch it again.")
-        return listing.images(fingerprint, unpacked.close)
+        return listing.images(fingerprint, lambda spot: unpacked.content(*spot), unpacked.close)
     except BaseException:
         unpacked.close()
         raise

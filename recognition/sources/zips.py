@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 from recognition.data_settings import Limits
 from recognition.errors import DataError
@@ -47,27 +48,42 @@ def open_zip(path: Path, limits: Limits) -> zipfile.ZipFile:
     return archive
 
 
+class Packed(NamedTuple):
+    """What it takes to read a member: of millions, no more is kept."""
+
+    place: int
+    """Of its header, in bytes from the start of the archive."""
+    packed: int
+    unpacked: int
+    checksum: int
+    method: int
+
+    @classmethod
+    def of(cls, info: zipfile.ZipInfo) -> Packed:
+        return cls(info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type)
+
+
 class MemberReader:
     """Reads members of an open zip by their place; threads may share one."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
 
-    def read(self, info: zipfile.ZipInfo) -> bytes:
+    def read(self, member: Packed) -> bytes:
         """The content of a member; what unpacks to more than it declares is not unpacked further.
 
         Raises:
             ValueError: the member is damaged, or compressed by a method that is not read.
         """
-        header = self._bytes(info.header_offset, _LOCAL_HEADER.size)
+        header = self._bytes(member.place, _LOCAL_HEADER.size)
         signature, *_, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
         if signature != b"PK\x03\x04":
             raise ValueError("its header is not where the directory says")
-        start = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
-        content = _unpack(info, self._bytes(start, info.compress_size))
-        if len(content) != info.file_size:
+        start = member.place + _LOCAL_HEADER.size + name_bytes + extra_bytes
+        content = _unpack(member, self._bytes(start, member.packed))
+        if len(content) != member.unpacked:
             raise ValueError("its size is not what the directory says")
-        if zlib.crc32(content) != info.CRC:
+        if zlib.crc32(content) != member.checksum:
             raise ValueError("its checksum is wrong")
         return content
 
@@ -82,15 +98,15 @@ class MemberReader:
         return content
 
 
-def _unpack(info: zipfile.ZipInfo, packed: bytes) -> bytes:
-    if info.compress_type == zipfile.ZIP_STORED:
+def _unpack(member: Packed, packed: bytes) -> bytes:
+    if member.method == zipfile.ZIP_STORED:
         return packed
-    at_most = info.file_size + 1
-    if info.compress_type == zipfile.ZIP_DEFLATED:
+    at_most = member.unpacked + 1
+    if member.method == zipfile.ZIP_DEFLATED:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, at_most)
-    if info.compress_type == zipfile.ZIP_BZIP2:
+    if member.method == zipfile.ZIP_BZIP2:
         return bz2.BZ2Decompressor().decompress(packed, at_most)
-    name = zipfile.compressor_names.get(info.compress_type, str(info.compress_type))  # type: ignore[attr-defined]
+    name = zipfile.compressor_names.get(member.method, str(member.method))  # type: ignore[attr-defined]
     raise ValueError(f"it is compressed by {name}; pack it as an ordinary zip")
 
 
