@@ -95,7 +95,7 @@ def pictures(side: int, count: int) -> np.ndarray:
 
 
 def encoded(pixels: np.ndarray) -> bytes:
-    from recognition.shard_files import encode
+    from recognition.store.shard_files import encode
 
     return encode(pixels, codec_of(pixels))
 
@@ -114,7 +114,7 @@ def decoded(content: bytes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def arrow(images: np.ndarray, folder: Path) -> tuple[Read, float]:
-    from recognition.shards import ShardedImages, ShardOrder, ShardWriter
+    from recognition.store.shards import ShardedImages, ShardOrder, ShardWriter
 
     with ShardWriter(folder / "set", images.shape) as writer:
         for index, pixels in enumerate(images):
@@ -206,7 +206,7 @@ def read_with_workers(measure: Callable, folder: Path, images: np.ndarray, worke
 
     if measure is arrow:
         from lightning_modules.data_module import KeyedBatches
-        from recognition.shards import ShardedImages, ShardOrder
+        from recognition.store.shards import ShardedImages, ShardOrder
 
         order = ShardOrder(ShardedImages(folder / "set"), np.arange(len(images)))
         batches = KeyedBatches(len(images), BATCH, 0, True, shards=order)

@@ -96,7 +96,7 @@ def train(source: str, epochs: int) -> dict[str, object]:
     from recognition import datasets, events, policies
     from recognition.data_settings import Data
     from recognition.experiment import Augmentation, Experiment, Model, Training
-    from recognition.shards import ShardedImages
+    from recognition.store.shards import ShardedImages
 
     data = prepared(source)
     images = datasets.open_arrays(data.path).images

@@ -35,7 +35,9 @@ def print_audit(audited: AuditedData) -> None:
     for finding in audited.findings:
         console.print(f"{finding.policy:<10} {visible(finding.message)}")
         for group in finding.groups:
-            console.print(f"{'':<12} {visible('  =  '.join(group))}")
+            # images of one group are different ones, all others are copies
+            between = ", " if finding.kind == "parted_groups" else "  =  "
+            console.print(f"{'':<12} {visible(between.join(group))}")
         if not finding.groups:
             for name in finding.files[:SHOWN_FILES]:
                 console.print(f"{'':<12} {visible(name)}")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from recognition import datasets, policies, randomness
-from recognition.shards import ShardedImages, ShardOrder
+from recognition.store.shards import ShardedImages, ShardOrder
 
 PIXELS_WORTH_A_WORKER = 96 * 96
 Key = tuple[int, int]

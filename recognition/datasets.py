@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from recognition import image_store, versions
+from recognition import versions
 from recognition.audit.inspected import StoredImages
 from recognition.errors import DataError
 from recognition.pixels import Pixels
 from recognition.records import PreparedData
-from recognition.shards import ShardedImages, ShardOrder
 from recognition.splits import SPLITS
+from recognition.store import image_store
+from recognition.store.shards import ShardedImages, ShardOrder
 
 RECORD = "dataset.json"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recognition import bundle, image_store, preparation, registry, tracking, versions
+from recognition import bundle, preparation, registry, tracking, versions
 from recognition.access import UNRESTRICTED
 from recognition.audit import audit
 from recognition.audit.inspected import Inspected
@@ -20,6 +20,7 @@ from recognition.records import AuditedData, Finding, Located
 from recognition.settings import home
 from recognition.sources import open_source
 from recognition.storage import build_once
+from recognition.store import image_store
 
 KIND = "likely_wrong_labels"
 _AT_ONCE = 64

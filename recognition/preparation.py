@@ -15,15 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from recognition import datasets, decoding, image_store, versions
+from recognition import datasets, versions
 from recognition.access import UNRESTRICTED, Access
-from recognition.array_file import ArrayWriter
 from recognition.audit import Audited, audit, markdown, write_report
 from recognition.audit.inspected import Inspected
 from recognition.data_settings import Data
 from recognition.errors import AuditError, DataError
 from recognition.experiment import digest_of
-from recognition.image_store import ImageStore
 from recognition.progress import Progress, silent
 from recognition.records import AuditedData, Located, PreparedData
 from recognition.settings import home
@@ -31,6 +29,9 @@ from recognition.sources import open_source
 from recognition.sources.labelled import Images
 from recognition.splits import SPLITS
 from recognition.storage import build_once
+from recognition.store import decoding, image_store
+from recognition.store.array_file import ArrayWriter
+from recognition.store.image_store import ImageStore
 
 logger = logging.getLogger("recognition")
 
@@ -38,8 +39,8 @@ VERSION = 2
 """Raised when the same images and settings would give other findings or splits."""
 RECORD = "audited.json"
 _RELEVANT = {
-    "source", "path_column", "label_column", "split_column", "group_column", "group_pattern", "test_fraction", "val_fraction",
-    "split_seed", "folds", "fold", "audit",
+    "source", "path_column", "label_column", "split_column", "group_column", "group_pattern", "test_fraction",
+    "val_fraction", "split_seed", "folds", "fold", "audit",
 }  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recognition.array_file import ArrayWriter
 from recognition.audit.measures import MEASURES
+from recognition.store.array_file import ArrayWriter
 
 
 def loaded(path: Path) -> np.ndarray:

@@ -179,5 +179,5 @@ def test_generated_files_are_fresh() -> None:
 def test_a_section_given_as_a_value_and_a_fold_without_folds_say_what_to_set() -> None:
     with pytest.raises(ConfigurationError, match=r"data.audit: is a section .* such as data.audit.unreadable"):
         load_experiment(None, ["data.audit=quarantine"])
-    with pytest.raises(ConfigurationError, match="set data.folds too"):
+    with pytest.raises(ConfigurationError, match=r"set data\.folds too"):
         load_experiment(None, ["data.fold=2"])

@@ -14,10 +14,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_modules.data_module import Batch, ImageData, KeyedBatches, SplitDataset
-from recognition import datasets, policies, randomness, shard_writing, shards
+from recognition import datasets, policies, randomness
 from recognition.experiment import Data
 from recognition.preparation import prepare
 from recognition.records import PreparedData
+from recognition.store import shard_writing, shards
 
 BATCH_SIZE = 100
 

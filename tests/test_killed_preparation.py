@@ -21,12 +21,12 @@ import pytest
 from sample_images import folder_of, zipped
 
 from recognition import datasets, preparation, versions
-from recognition.array_file import ArrayWriter
 from recognition.data_settings import Data
 from recognition.errors import StorageError
 from recognition.preparation import prepare
 from recognition.records import PreparedData
-from recognition.shard_writing import ShardWriter
+from recognition.store.array_file import ArrayWriter
+from recognition.store.shard_writing import ShardWriter
 from tests.conftest import ROOT
 
 FOLDERS = ("images", "audits", "datasets")
@@ -88,10 +88,11 @@ def assert_undisturbed(
 PREPARE_AND_HANG = """
 import sys, time
 from pathlib import Path
-from recognition import preparation, shards, versions
+from recognition import preparation, versions
+from recognition.store import shards
 from recognition.audit import report
 from recognition.data_settings import Data
-from recognition.shard_writing import ShardWriter
+from recognition.store.shard_writing import ShardWriter
 
 source, storage, moment, ready = sys.argv[1:]
 

@@ -18,13 +18,14 @@ import pytest
 from PIL import Image
 from sample_images import encoded, folder_of, pixels, tarred, write, zipped
 
-from recognition import datasets, decoding
-from recognition.array_file import ArrayWriter
+from recognition import datasets
 from recognition.errors import AuditError, DataError, StorageError
 from recognition.experiment import Data
 from recognition.images import prepare as prepare_image
 from recognition.preparation import prepare
 from recognition.records import PreparedData
+from recognition.store import decoding
+from recognition.store.array_file import ArrayWriter
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 

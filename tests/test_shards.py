@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recognition import shard_cache
 from recognition.errors import ConfigurationError, DataError, DownloadError
 from recognition.pixels import Pixels
-from recognition.shard_files import INDEX, ShardIndex, read_index
-from recognition.shard_writing import ShardWriter, expected_bytes, fitting_rows, spreading_step
-from recognition.shards import ShardedImages, ShardOrder, keep_channels
+from recognition.store import shard_cache
+from recognition.store.shard_files import INDEX, ShardIndex, read_index
+from recognition.store.shard_writing import ShardWriter, expected_bytes, fitting_rows, spreading_step
+from recognition.store.shards import ShardedImages, ShardOrder, keep_channels
 from tests.conftest import ROOT, free_port
 
 
@@ -246,7 +246,7 @@ def test_a_folder_without_a_whole_index_is_no_set(a_set: Path, content: str | No
 WRITE_WITHOUT_END = """
 import sys, numpy as np
 from pathlib import Path
-from recognition.shard_writing import ShardWriter
+from recognition.store.shard_writing import ShardWriter
 writer = ShardWriter(Path(sys.argv[1]), (100_000_000, 8, 8, 3), 1024)
 for index in range(100_000_000):
     writer.put(index, np.full((8, 8, 3), index % 256, np.uint8))

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from sample_images import folder_of
 
-from recognition import datasets, decoding, shard_cache, shard_writing, shared_store
+from recognition import datasets
 from recognition.data_settings import Data
 from recognition.errors import ConfigurationError, DownloadError, StorageError
 from recognition.preparation import prepare
 from recognition.records import PreparedData
-from recognition.shards import ShardedImages
+from recognition.store import decoding, shard_cache, shard_writing, shared_store
+from recognition.store.shards import ShardedImages
 from tests.conftest import free_port
 
 boto3 = pytest.importorskip("boto3")

@@ -7,17 +7,17 @@ images that stay are split the same whatever is done about copies.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recognition.audit import balance, copies, duplicates, rules
+from recognition.audit import balance, class_names, copies, duplicates, rules
 from recognition.audit.audited import Audited
 from recognition.audit.grouping import Indices, content_keys, groups_of, name_keys, united
 from recognition.audit.inspected import Inspected
-from recognition.audit.ledger import FILES, GROUPS, Ledger, number
+from recognition.audit.leaks import Given, without_leaks
+from recognition.audit.ledger import FILES, GROUPS, Ledger, number, stay
 from recognition.audit.names import listed, told
 from recognition.data_settings import Data
 from recognition.errors import DataError
@@ -57,13 +57,13 @@ def audit(inspected: Inspected, data: Data, frozen: Frozen = frozenset()) -> Aud
 
     _single_images(ledger)
     _conflicts(ledger, keys, units)
-    given = _without_leaks(ledger, units)
+    given = without_leaks(ledger, units)
     together = united(units, name_keys(inspected.groups))
     split = _split(ledger, content, given, together, data, frozen)
     _copies_within_splits(ledger, split, keys, units)
     split[~ledger.used] = ""
     _parted_groups(ledger, split)
-    _classes(ledger)
+    _classes(ledger, split)
 
     entries = ledger.in_order()
     return Audited(
@@ -80,9 +80,9 @@ def audit(inspected: Inspected, data: Data, frozen: Frozen = frozenset()) -> Aud
 def _single_images(ledger: Ledger) -> None:
     inspected = ledger.inspected
     unreadable = sorted(inspected.unreadable)
-    ledger.leave_out(unreadable, "unreadable")
     reasons = [f"{ledger.name(index)} {inspected.unreadable[index]}" for index in unreadable[:FILES]]
     ledger.images("unreadable", unreadable, reasons=reasons)
+    ledger.leave_out(unreadable, "unreadable")  # whatever the policy is: there is nothing to look at
     readable = ledger.used.copy()
     for kind in ("wrong_extension", "animated"):
         ledger.images(kind, _only(readable, inspected.remarks.get(kind, ())))
@@ -107,41 +107,14 @@ def _conflicts(ledger: Ledger, content: Indices, units: Indices) -> None:
         images, inspected = _all(groups), ledger.inspected
         published = [index for index in images if inspected.published_splits and inspected.splits[index] == "test"]
         done = ledger.leave_out(set(images) - set(published), "conflicting_labels")
-        done += f" {len(published):,} of the published test set stay." if published else ""
+        if published:
+            done += f" {len(published):,} of the published test set {stay(len(published))}."
         done += " Which label is right is not known."
     ledger.copies("conflicting_labels", policy, groups, ledger.with_class, done)
 
 
-def _without_leaks(ledger: Ledger, units: Indices) -> NDArray[np.str_]:
-    """The splits that the source gives, after the policy for leaks."""
-    inspected, policy = ledger.inspected, ledger.settings.leaks
-    given = np.array(inspected.splits, dtype="<U5").reshape(len(inspected))
-    rank = copies.held_out(given)
-    # what is in a unit with a frozen test image is left out by the split
-    usable = ledger.used & ~np.isin(units, units[ledger.protected])
-    groups = copies.leaking(rank, units, usable)
-    if not groups:
-        return given
-    result, done = given.copy(), ""
-    if policy == "auto" and inspected.published_splits:
-        done = "Kept, since others publish scores on these splits; data.audit.leaks=quarantine leaves copies out."
-    policy = {"auto": "warn" if inspected.published_splits else "move"}.get(policy, policy)  # type: ignore[assignment]
-    if policy == "move":
-        new = copies.moved(rank, units, name_keys(inspected.groups), usable)
-        changed = new != rank
-        result[changed] = np.array(SPLITS)[new[changed]]
-        targets = Counter(result[changed].tolist())
-        moves = ", ".join(f"{number(count)} to {name}" for name, count in sorted(targets.items()))
-        done = f"Moved {moves}, so that all copies are in the split that is held out most."
-    elif policy == "quarantine":
-        held_out_less = [index for group in groups for index in group[rank[group] < rank[group].max()].tolist()]
-        done = ledger.leave_out(held_out_less, "leaks") + " Their copies in the split that is held out most stay."
-    ledger.copies("leaks", policy, groups, lambda index: told(ledger.name(index), str(given[index])), done)
-    return result
-
-
 def _split(
-    ledger: Ledger, content: NDArray[np.uint8], given: NDArray[np.str_], units: Indices, data: Data, frozen: Frozen
+    ledger: Ledger, content: NDArray[np.uint8], given: Given, units: Indices, data: Data, frozen: Frozen
 ) -> NDArray[np.str_]:
     """The split of every image, empty text for those that are left out."""
     inspected = ledger.inspected
@@ -156,7 +129,7 @@ def _split(
         assigned = assign(
             content[used],
             inspected.labels[used],
-            given[used].tolist(),
+            given.split[used].tolist(),
             inspected.class_names,
             units[used],
             data=lenient,
@@ -164,21 +137,23 @@ def _split(
         )
     except DataError as error:
         ledger.unusable.append(str(error))
-        split[used] = np.where(given[used] == "", "train", given[used])
+        split[used] = np.where(given.split[used] == "", "train", given.split[used])
         return split
     split[used] = assigned.split
-    _enter_assignment(ledger, assigned, used)
+    cause = given.cause(split, inspected.labels, inspected.class_names)
+    _enter_assignment(ledger, assigned, used, cause)
     return split
 
 
-def _enter_assignment(ledger: Ledger, assigned: Assignment, used: Indices) -> None:
+def _enter_assignment(ledger: Ledger, assigned: Assignment, used: Indices, cause: str) -> None:
+    """``cause`` says why a class is missing, where it is known."""
     images = {int(used[position]): reason for position, reason in sorted(assigned.left_out.items())}
     for index, reason in images.items():
         ledger.left_out[index] = reason
         ledger.used[index] = False
     for finding in assigned.findings:
         if finding.kind == "missing_class":
-            ledger.classes(finding.kind, finding.message, finding.count)
+            ledger.classes(finding.kind, finding.message + cause, finding.count)
             continue
         concerned = list(images) if finding.kind == COPY_OF_FROZEN_TEST else []
         names = [ledger.name(index) for index in concerned[:FILES]]
@@ -225,7 +200,7 @@ def _parted_groups(ledger: Ledger, split: NDArray[np.str_]) -> None:
     ledger.enter("parted_groups", "warn", message, len(groups), groups=shown, members=members)
 
 
-def _classes(ledger: Ledger) -> None:
+def _classes(ledger: Ledger, split: NDArray[np.str_]) -> None:
     names, settings = ledger.inspected.class_names, ledger.settings
     counts = np.bincount(ledger.inspected.labels[ledger.used], minlength=len(names))
     gone = [names[label] for label in np.flatnonzero(counts == 0).tolist()]
@@ -237,6 +212,16 @@ def _classes(ledger: Ledger) -> None:
         )
     for kind, message, count in balance.findings(counts, names, settings.minimum_per_class):
         ledger.classes(kind, message, count)
+    given = set(ledger.inspected.splits)
+    per_split = {
+        name: np.bincount(ledger.inspected.labels[split == name], minlength=len(names)) for name in ("val", "test")
+    }
+    remarks = (
+        balance.few_in_split(per_split, counts, names, settings.minimum_per_class, given),
+        class_names.similar(names),
+    )
+    for kind, message, count in filter(None, remarks):
+        ledger.enter(kind, "warn", message, count)
 
 
 def _class_counts(split: NDArray[np.str_], inspected: Inspected) -> dict[str, dict[str, int]]:

@@ -43,15 +43,15 @@ class Ledger:
 
     def leave_out(self, images: Iterable[int], kind: str) -> str:
         """Leave images out, and say how many."""
-        count = stay = 0
+        count = staying = 0
         for index in images:
             if self.protected[index] and index not in self.inspected.unreadable:
-                stay += 1
+                staying += 1
             elif index not in self.left_out:
                 self.left_out[index] = kind
                 self.used[index] = False
                 count += 1
-        kept = f" {stay:,} of the frozen test set stay." if stay else ""
+        kept = f" {staying:,} of the frozen test set {stay(staying)}." if staying else ""
         return f"Left out {number(count)}.{kept}"
 
     def images(self, kind: str, images: Sequence[int], details: str = "", reasons: Sequence[str] = ()) -> None:
@@ -65,7 +65,7 @@ class Ledger:
         policy = getattr(self.settings, kind)
         done = self.leave_out(images, kind) if policy == "quarantine" else ""
         names = [self.name(index) for index in images[:FILES]]
-        what, then = wording.told(kind, len(images), details), _done(kind, policy, done)
+        what, then = wording.told(kind, len(images), details), _done(kind, policy, done, len(images))
         self._note_failure(kind, policy, f"{what}. {then}", reasons or names, len(images))
         message = f"{what}: {listed(reasons or names, len(images))}. {then}"
         members = tuple((int(index),) for index in images)
@@ -80,7 +80,7 @@ class Ledger:
         names = [self.name(index) for group in first for index in group]
         texts = [" = ".join(visible(name) for name in group) for group in shown]
         details = number(sum(len(group) for group in groups), "file")
-        what, then = wording.told(kind, len(groups), details), _done(kind, policy, done)
+        what, then = wording.told(kind, len(groups), details), _done(kind, policy, done, len(groups))
         self._note_failure(kind, policy, f"{what}. {then}", texts, len(groups))
         message = f"{what}: {listed(texts, len(groups), longest=1000)}. {then}"
         members = tuple(tuple(group.tolist()) for group in groups)
@@ -143,10 +143,15 @@ def number(count: int, noun: str = "image") -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _done(kind: str, policy: str, done: str) -> str:
+def stay(count: int) -> str:
+    """The verb after a number of things that are not left out."""
+    return "stays" if count == 1 else "stay"
+
+
+def _done(kind: str, policy: str, done: str, count: int) -> str:
     if not done:
         done = f"Forbidden by data.audit.{kind}=fail." if policy == "fail" else "Used all the same."
-    return f"{done} {wording.WORDINGS[kind].advice}"
+    return f"{done} {wording.advice(kind, count)}"
 
 
 def _failure(message: str, texts: Sequence[str], count: int) -> str:

@@ -16,19 +16,27 @@ class Wording:
     advice: str
     fix: str = "quarantine"
     """The policy to set for one who cannot mend the files and has to go on."""
+    advice_for_one: str = ""
+    """Where the advice has other words for one."""
 
 
 _LOOK = "Look at them, and remove those that do not belong here."
+_LOOK_AT_ONE = "Look at it, and remove it if it does not belong here."
 
 WORDINGS: Mapping[str, Wording] = {
     "unreadable": Wording(
-        "file", "cannot be read", "cannot be read", "Save them again from the originals, or remove them."
+        "file",
+        "cannot be read",
+        "cannot be read",
+        "Save them again from the originals, or remove them.",
+        advice_for_one="Save it again from the original, or remove it.",
     ),
     "wrong_extension": Wording(
         "file",
         "is of another format than its name says",
         "are of another format than their names say",
-        "They are read by their content; give them the right ending.",
+        "They are read by their content; give them the right endings.",
+        advice_for_one="It is read by its content; give it the right ending.",
     ),
     "animated": Wording(
         "file",
@@ -43,20 +51,31 @@ WORDINGS: Mapping[str, Wording] = {
         "Check in the report that nothing is lost that matters.",
     ),
     "odd_size": Wording(
-        "image", "is far smaller or larger than the others{}", "are far smaller or larger than the others{}", _LOOK
+        "image",
+        "is far smaller or larger than the others{}",
+        "are far smaller or larger than the others{}",
+        _LOOK,
+        advice_for_one=_LOOK_AT_ONE,
     ),
     "odd_aspect": Wording(
         "image",
         "has a ratio of width to height far from the others'{}",
         "have a ratio of width to height far from the others'{}",
         _LOOK,
+        advice_for_one=_LOOK_AT_ONE,
     ),
-    "dark": Wording("image", "is almost black", "are almost black", _LOOK),
-    "bright": Wording("image", "is almost white", "are almost white", _LOOK),
+    "dark": Wording("image", "is almost black", "are almost black", _LOOK, advice_for_one=_LOOK_AT_ONE),
+    "bright": Wording("image", "is almost white", "are almost white", _LOOK, advice_for_one=_LOOK_AT_ONE),
     "blurry": Wording(
-        "image", "has far less fine detail than the others", "have far less fine detail than the others", _LOOK
+        "image",
+        "has far less fine detail than the others",
+        "have far less fine detail than the others",
+        _LOOK,
+        advice_for_one=_LOOK_AT_ONE,
     ),
-    "constant": Wording("image", "is of one single colour", "are of one single colour", _LOOK),
+    "constant": Wording(
+        "image", "is of one single colour", "are of one single colour", _LOOK, advice_for_one=_LOOK_AT_ONE
+    ),
     "exact_duplicates": Wording(
         "image",
         "is there more than once in its split, with the same pixels and label ({})",
@@ -77,7 +96,11 @@ WORDINGS: Mapping[str, Wording] = {
         fix="move",
     ),
     "conflicting_labels": Wording(
-        "image", "is there under two labels ({})", "are there under two labels ({})", "Give each its right label."
+        "image",
+        "is there under two labels ({})",
+        "are there under two labels ({})",
+        "Give each its right label.",
+        advice_for_one="Give it its right label.",
     ),
 }
 
@@ -89,6 +112,12 @@ def told(kind: str, count: int, details: str = "") -> str:
     return f"{count:,} {wording.noun if count == 1 else plural} " + (
         wording.one if count == 1 else wording.many
     ).format(details)
+
+
+def advice(kind: str, count: int) -> str:
+    """What the owner of so many images can do."""
+    wording = WORDINGS[kind]
+    return wording.advice_for_one if count == 1 and wording.advice_for_one else wording.advice
 
 
 def setting_to_change(kind: str) -> str:

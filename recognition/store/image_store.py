@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from recognition import shared_store
 from recognition.audit.inspected import Measures, StoredImages
 from recognition.errors import DataError
 from recognition.pixels import Pixels
 from recognition.records import Record
-from recognition.shards import ShardedImages
+from recognition.store import shared_store
+from recognition.store.shards import ShardedImages
 
 RECORD = "store.json"
 _SUMMED_AT_ONCE = 1 << 16

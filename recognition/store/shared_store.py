@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from recognition.errors import ConfigurationError
-from recognition.shard_cache import mirror_into, naming, open_address, upload
+from recognition.store.shard_cache import mirror_into, naming, open_address, upload
 
 PLACE = "RECOGNITION_STORE"
 """Where stores are kept: an address such as s3://bucket/prefix. Without it each machine keeps its own."""

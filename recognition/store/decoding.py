@@ -13,20 +13,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recognition import image_store, pixel_store, pixels, shards, shared_store
-from recognition.array_file import ArrayWriter
+from recognition import pixels
 from recognition.audit.inspected import Measures
 from recognition.audit.measures import MEASURES, measure
 from recognition.data_settings import Data
 from recognition.errors import DataError, DownloadError
 from recognition.experiment import digest_of
-from recognition.image_store import ImageStore, StoreRecord, open_store
 from recognition.pixels import NotAnImageError, Pixels
 from recognition.progress import Progress
-from recognition.shard_writing import ShardWriter, expected_bytes
 from recognition.sources.labelled import Images
 from recognition.storage import build_once, check_free_space
-from recognition.survey import Survey, survey, target_shape
+from recognition.store import image_store, pixel_store, shards, shared_store
+from recognition.store.array_file import ArrayWriter
+from recognition.store.image_store import ImageStore, StoreRecord, open_store
+from recognition.store.shard_writing import ShardWriter, expected_bytes
+from recognition.store.survey import Survey, survey, target_shape
 
 logger = logging.getLogger("recognition")
 
@@ -47,7 +48,7 @@ def decode_source(images: Images, data: Data, folder: Path, on_progress: Progres
     """Decode all images of a source into ``<folder>/<key>``, or find them decoded.
 
     The key is a digest of the source's content, the wanted size and `VERSION`. Where machines share stores
-    (`recognition.shared_store`), one that another machine has made is used, and one made in shards is handed on.
+    (`recognition.store.shared_store`), one that another machine has made is used, and one made in shards is handed on.
 
     Raises:
         DataError: no file is an image.

@@ -22,8 +22,17 @@ from typing import Literal
 import numpy as np
 
 from recognition.pixels import Pixels
-from recognition.shard_files import INDEX, Codec, Shard, ShardIndex, digest_of_file, encode, write_arrow, write_index
 from recognition.storage import flush
+from recognition.store.shard_files import (
+    INDEX,
+    Codec,
+    Shard,
+    ShardIndex,
+    digest_of_file,
+    encode,
+    write_arrow,
+    write_index,
+)
 
 SMALLEST_JPEG = 64 * 64
 SHARD_BYTES = 64 << 20

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from recognition.errors import ConfigurationError, DataError, DownloadError
 from recognition.settings import home
-from recognition.shard_files import INDEX, Shard, ShardIndex, digest_of_file, read_index, write_index
 from recognition.storage import writing_to
+from recognition.store.shard_files import INDEX, Shard, ShardIndex, digest_of_file, read_index, write_index
 
 _AT_ONCE = 4
 _EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}

@@ -1,7 +1,7 @@
 """Prepared images in shards: Arrow IPC files of encoded images, any of which is read without the others.
 
-A set is a folder of `<number>-<hash>.arrow` files and `shards.json`, written by `recognition.shard_writing`. Images are
-addressed by their index.
+A set is a folder of `<number>-<hash>.arrow` files and `shards.json`, written by `recognition.store.shard_writing`.
+Images are addressed by their index.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recognition import randomness, shard_cache
+from recognition import randomness
 from recognition.pixels import Pixels
-from recognition.shard_files import Layout, check_file, damaged, read_index, read_layout, write_index
+from recognition.store import shard_cache
+from recognition.store.shard_files import Layout, check_file, damaged, read_index, read_layout, write_index
 
 _LAYOUTS = 1024
 

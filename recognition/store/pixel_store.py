@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recognition.array_file import ArrayWriter
 from recognition.pixels import Pixels
+from recognition.store.array_file import ArrayWriter
 
 CHUNK_BYTES = 1 << 20
 
