@@ -112,6 +112,20 @@ def in_house(house: House, trained: dict[str, Any], monkeypatch: pytest.MonkeyPa
     return trained
 
 
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of a real S3 server on this machine, for object storage."""
+    for name in ("boto3", "s3fs", "moto"):
+        pytest.importorskip(name, reason="needs the extra s3 and moto")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inspected_images import blurred, inspected, mirrored, photo, resized
 
 from recognition.audit import Audited, audit
 from recognition.audit.inspected import Inspected
@@ -14,7 +15,6 @@ from recognition.data_settings import Audit, Data
 from recognition.errors import DataError
 from recognition.pixels import Pixels
 from recognition.records import Finding
-from tests.inspected_images import blurred, inspected, mirrored, photo, resized
 
 PHOTOS = [photo(seed) for seed in range(60)]
 QUALITY = {"odd_size", "odd_aspect", "dark", "bright", "blurry", "constant"}
@@ -35,12 +35,13 @@ def members(audited: Audited, kind: str) -> tuple[tuple[int, ...], ...]:
 
 
 def kinds(audited: Audited) -> set[str]:
-    return {finding.kind for finding in audited.findings}
+    """What was found, but for that validation and test sets are small, as those of a few dozen images are."""
+    return {finding.kind for finding in audited.findings} - {"few_in_split"}
 
 
 def test_clean_photographs_have_no_findings_and_all_are_used() -> None:
     audited = audit(inspected(PHOTOS), Data())
-    assert audited.findings == ()
+    assert kinds(audited) == set()
     assert audited.left_out == {}
     assert audited.failures == ""
     audited.raise_failures()
@@ -148,6 +149,15 @@ def test_unreadable_files_fail_or_are_left_out_and_are_not_copies_of_each_other(
     assert without.failures == ""
     assert kinds(without) == {"unreadable"}
     assert without.unit[60] != without.unit[61]
+    message = one(without, "unreadable").message
+    assert message.startswith("2 files cannot be read")
+    assert "Left out 2 images." in message
+
+
+def test_a_finding_on_one_image_speaks_of_one() -> None:
+    for count, words in ((1, "Look at it, and remove it if"), (2, "Look at them, and remove those that")):
+        images = [*PHOTOS, *(photo(100 + number) // 20 for number in range(count))]
+        assert words in one(audit(inspected(images), Data()), "dark").message
 
 
 def test_every_failing_finding_is_listed() -> None:
@@ -254,6 +264,42 @@ def test_a_group_moves_as_a_whole_with_one_of_its_images() -> None:
     audited = audit(with_copies(PHOTOS[5], splits=given_splits(copy="test"), groups=groups), Data())
     assert audited.split[[5, 6, 7, 60]].tolist() == ["test"] * 4
     assert "parted_groups" not in kinds(audited)
+    message = one(audited, "leaks").message
+    assert "Moved 3 images to test, 2 of them only to stay with their groups, so that" in message
+    alone = audit(with_copies(PHOTOS[5], splits=given_splits(copy="test")), Data())
+    assert "Moved 1 image to test, so that" in one(alone, "leaks").message
+
+
+def emptied_validation(*, group: bool) -> Inspected:
+    """All dogs of the validation set are copies of test images, or of a group with one; cats are there besides."""
+    splits = ["val" if 40 <= index < 50 else "test" if index >= 50 else "train" for index in range(60)]
+    dogs = [41, 43, 45, 47, 49]
+    groups = ["patient 1" if group and index in dogs else "" for index in range(60)]
+    copied = dogs[:1] if group else dogs
+    return inspected(
+        [*PHOTOS, *(PHOTOS[index] for index in copied)],
+        [*([0, 1] * 30), *[1] * len(copied)],
+        splits=splits + ["test"] * len(copied),
+        groups=groups + [""] * len(copied),
+    )
+
+
+@pytest.mark.parametrize(("group", "remedy"), [(True, "quarantine"), (False, "warn")])
+def test_a_class_that_a_move_takes_from_validation_is_told_with_a_remedy_that_helps(group: bool, remedy: str) -> None:
+    source = emptied_validation(group=group)
+    failed = audit(source, Data())
+    assert failed.class_counts["val"] == {"cat": 5, "dog": 0}
+    assert "data.audit.leaks=move has taken every image of dog from val" in failed.failures
+    assert f"data.audit.leaks={remedy}" in one(failed, "missing_class").message
+    assert audit(source, data(leaks=remedy)).failures == ""
+
+
+def test_a_class_that_no_split_was_given_is_not_put_down_to_a_move() -> None:
+    splits = ["train" if index % 2 or index < 50 else "test" for index in range(60)]
+    source = inspected([*PHOTOS, PHOTOS[4]], [*([0, 1] * 30), 0], splits=[*splits, "test"])
+    audited = audit(source, Data())
+    assert one(audited, "leaks").policy == "move"
+    assert "leaks" not in one(audited, "missing_class").message
 
 
 def test_groups_that_the_given_splits_part_are_told() -> None:
@@ -262,6 +308,7 @@ def test_groups_that_the_given_splits_part_are_told() -> None:
     audited = audit(inspected(PHOTOS, splits=given_splits(), groups=groups), Data())
     assert kinds(audited) == {"parted_groups"}
     assert "patient 1" in one(audited, "parted_groups").message
+    assert " = " not in one(audited, "parted_groups").message
     assert audited.split[[3, 55]].tolist() == ["train", "test"]
 
 
@@ -311,7 +358,7 @@ def test_a_near_copy_under_another_label_is_a_conflict() -> None:
 
 def test_a_mirrored_image_may_have_another_label() -> None:
     audited = audit(with_copies(mirrored(PHOTOS[5]), label=0), Data())
-    assert (audited.findings, audited.left_out) == ((), {})
+    assert (kinds(audited), audited.left_out) == (set(), {})
     assert audited.split[5] == audited.split[60]
 
 
@@ -345,6 +392,49 @@ def test_small_classes_and_imbalance_are_told() -> None:
     assert not kinds(enough) & {"few_images", "imbalance"}
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [
+        ("Daisy", "daisy", '"Daisy" and "daisy"'),
+        ("daisy ", "daisy", '"daisy " and "daisy"'),
+        ("sun flower", "sunflower", '"sun flower" and "sunflower"'),
+        ("sun\u00a0flower", "sun flower", r'"sun\xa0flower" and "sun flower"'),
+        ("caf\u00e9", "cafe\u0301", r'"caf\xe9" and "cafe\u0301"'),
+        ("STRASSE", "stra\u00dfe", '"STRASSE" and "stra\u00dfe"'),
+    ],
+)
+def test_class_names_that_hardly_differ_are_told(first: str, second: str, shown: str) -> None:
+    names = [f"{index}.png" for index in range(60)]
+    audited = audit(inspected(PHOTOS, names=names, class_names=(first, "rose", second)), Data())
+    finding = one(audited, "similar_class_names")
+    assert (finding.policy, finding.count) == ("warn", 1)
+    assert shown in finding.message
+    assert "rose" not in finding.message
+
+
+@pytest.mark.parametrize("names", [("a", "A"), ("cat", "cats"), ("1", "11"), ("cafe", "caf\u00e9")])
+def test_class_names_that_differ_in_letters_and_single_letters_are_not_alike(names: tuple[str, str]) -> None:
+    assert "similar_class_names" not in kinds(audit(inspected(PHOTOS, class_names=names), Data()))
+
+
+def test_splits_with_hardly_an_image_of_a_large_class_are_told_once() -> None:
+    splits = ["train"] * 44 + ["val"] * 6 + ["test"] * 10
+    found = one(audit(inspected(PHOTOS, splits=splits), Data()), "few_in_split")
+    assert (found.policy, found.count) == ("warn", 2)
+    assert "val has 3 images of cat, val has 3 images of dog." in found.message
+    assert "test has" not in found.message, "5 are not fewer than 5"
+    assert "fraction" not in found.message, "the source gives the splits"
+    carved = one(audit(inspected(PHOTOS), Data()), "few_in_split").message
+    assert "data.val_fraction" in carved
+    small = [finding.kind for finding in audit(inspected(PHOTOS), data(minimum_per_class=31)).findings]
+    assert small == ["few_images"], "a small class is told already"
+
+
+def test_splits_with_enough_images_of_each_class_are_not_told() -> None:
+    splits = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
+    assert audit(inspected(PHOTOS, splits=splits), Data()).findings == ()
+
+
 def test_a_split_without_a_class_fails_unless_told_otherwise() -> None:
     splits = ["train" if index % 2 or index < 50 else "test" for index in range(60)]
     source = inspected(PHOTOS, splits=splits)
@@ -372,7 +462,7 @@ def test_where_nothing_is_left_the_audit_says_so_and_still_ends() -> None:
 
 def test_what_the_source_says_is_passed_on() -> None:
     told = Finding(kind="not_images", message="2 files are no images.", count=2, files=("notes.txt", "a.csv"))
-    assert audit(inspected(PHOTOS, findings=(told,)), Data()).findings == (told,)
+    assert one(audit(inspected(PHOTOS, findings=(told,)), Data()), "not_images") == told
     failed = audit(inspected(PHOTOS, findings=(told.model_copy(update={"policy": "fail"}),)), Data())
     assert "2 files are no images." in failed.failures
     assert "notes.txt" in failed.failures

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from inspected_images import inspected, photo
 from PIL import Image
 
+from flows.summaries import print_audit
 from recognition.audit import Audited, audit, markdown, write_report
 from recognition.audit.inspected import Inspected
 from recognition.data_settings import Audit, Data
-from recognition.records import Finding
-from tests.inspected_images import inspected, photo
+from recognition.records import AuditedData, Finding
 
 PHOTOS = [photo(seed) for seed in range(40)]
 HOSTILE = [
@@ -189,7 +190,7 @@ def test_failures_are_shown(tmp_path: Path) -> None:
 
 
 def test_a_clean_set_says_so(tmp_path: Path) -> None:
-    source = inspected(PHOTOS)
+    source = inspected(PHOTOS, splits=["train"] * 20 + ["val"] * 10 + ["test"] * 10)
     audited = audit(source, Data())
     page, content, _ = written(audited, source, tmp_path)
     assert "Nothing wrong was found." in page.text
@@ -251,5 +252,28 @@ def test_wrong_labels_can_be_added_to_what_was_found(tmp_path: Path, channels: i
     audited = audit(source, Data()).with_finding(likely, ((4,),))
     page, content, _ = written(audited, source, tmp_path)
     assert "1 label is likely wrong." in page.text
-    assert content["findings"][0]["files"] == ["cat/00004.png"]
+    assert content["findings"][-1]["files"] == ["cat/00004.png"]
     assert [attributes["alt"] for attributes in page.all("img")] == ["cat/00004.png"]
+
+
+def test_the_command_line_joins_copies_by_an_equals_sign_and_images_of_a_parted_group_by_a_comma(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = ("a.png (train)", "b.png (test)")
+    findings = [Finding(kind=kind, message=kind, groups=(pair,), count=1) for kind in ("parted_groups", "leaks")]
+    none = Finding(kind="not_images", message="x", files=tuple(f"{index}.txt" for index in range(11)), count=11)
+    print_audit(
+        AuditedData(
+            path=tmp_path,
+            store=tmp_path,
+            source="x",
+            class_names=("cat", "dog"),
+            images=2,
+            left_out=0,
+            findings=(*findings, none),
+        )
+    )
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == "a.png (train), b.png (test)"
+    assert lines[3] == "a.png (train) = b.png (test)"
+    assert "and more, see the report" in lines

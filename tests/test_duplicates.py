@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import SHARED_DATA
+from inspected_images import mirrored, photo, resized
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -17,8 +19,6 @@ from recognition.audit import duplicates
 from recognition.audit.duplicates import Duplicates
 from recognition.audit.measures import MEASURES, measure
 from recognition.pixels import Pixels
-from tests.conftest import SHARED_DATA
-from tests.inspected_images import mirrored, photo, resized
 
 
 def jpeg(pixels: Pixels, quality: int = 60) -> Pixels:

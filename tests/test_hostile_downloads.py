@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from answering import Answer, Server, answering, redirect, status, whole
+from conftest import ROOT
 
 from recognition import http_requests, parallel_downloads, transfer
 from recognition.access import UNRESTRICTED, Access
@@ -24,8 +26,6 @@ from recognition.data_settings import Limits
 from recognition.downloads import fetch, fetch_archive, fetch_file, fetch_folder, fetch_objects, validators
 from recognition.errors import ConfigurationError, DataError, DownloadError, RecognitionError, StorageError
 from recognition.progress import silent
-from tests.answering import Answer, Server, answering, redirect, status, whole
-from tests.conftest import ROOT
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = np.random.default_rng(1).bytes(300_000)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from sample_images import folder_of, zipped
 
 from recognition import datasets, preparation, versions
@@ -27,7 +28,6 @@ from recognition.preparation import prepare
 from recognition.records import PreparedData
 from recognition.store.array_file import ArrayWriter
 from recognition.store.shard_writing import ShardWriter
-from tests.conftest import ROOT
 
 FOLDERS = ("images", "audits", "datasets")
 NOTHING: dict[str, list[str]] = {"images": [], "audits": [], "datasets": []}

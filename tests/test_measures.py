@@ -6,10 +6,10 @@ import hashlib
 
 import numpy as np
 import pytest
+from inspected_images import blurred, mirrored, photo
 
 from recognition.audit.measures import MEASURES, measure
 from recognition.pixels import Pixels
-from tests.inspected_images import blurred, mirrored, photo
 
 
 def plain(*colour: int, height: int = 32, width: int = 32) -> Pixels:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from recognition import object_storage, transfer
 from recognition.access import Access
@@ -20,30 +21,19 @@ from recognition.downloads import fetch_archive, fetch_file, fetch_folder, fetch
 from recognition.errors import ConfigurationError, DataError, DownloadError, RecognitionError
 from recognition.progress import silent
 from recognition.remote import Mark
-from tests.conftest import ROOT
 
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SECRET = "HUSH-HUSH-secret-key"
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def bucket(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An empty bucket named ``images``; the environment holds where it is and who may read it."""
     for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ENDPOINT_URL": s3_endpoint,
         "AWS_ACCESS_KEY_ID": "HUSH-HUSH-key-id",
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from recognition.errors import ConfigurationError, DataError, DownloadError
 from recognition.pixels import Pixels
@@ -23,7 +24,6 @@ from recognition.store import shard_cache
 from recognition.store.shard_files import INDEX, ShardIndex, read_index
 from recognition.store.shard_writing import ShardWriter, expected_bytes, fitting_rows, spreading_step
 from recognition.store.shards import ShardedImages, ShardOrder, keep_channels
-from tests.conftest import ROOT, free_port
 
 
 def noise(*shape: int) -> Pixels:
@@ -324,28 +324,21 @@ def test_a_split_that_misses_whole_shards_is_ordered_all_the_same(tmp_path: Path
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of an empty bucket on a real S3 server of this machine."""
-    pytest.importorskip("s3fs")
     import boto3
     import requests
     import s3fs
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     s3fs.S3FileSystem.clear_instance_cache()
-    # what servers of earlier tests held lives on in this process
-    requests.post(f"http://{host}:{port}/moto-api/reset", timeout=30)
+    requests.post(f"{s3_endpoint}/moto-api/reset", timeout=30)  # what earlier tests have put there
     boto3.client("s3").create_bucket(Bucket="shards")
     yield "s3://shards/pets"
     s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def held(folder: Path) -> list[str]:

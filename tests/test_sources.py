@@ -206,7 +206,7 @@ def test_hidden_and_system_files_are_ignored_and_other_files_noted(tmp_path: Pat
     images = opened(tmp_path, tmp_path)
     assert images.sample_ids == ("cat/0.png", "dog/0.png")
     (finding,) = images.findings
-    assert (finding.kind, finding.files) == ("not_images", ("cat/box.xml", "cat/notes.txt"))
+    assert (finding.kind, finding.count, finding.files) == ("not_images", 2, ("cat/box.xml", "cat/notes.txt"))
     assert finding.message == "Files that are no images (1 .xml, 1 .txt): left out."
 
 

@@ -77,5 +77,5 @@ def few_in_split(
     )
     fractions = [f"data.{name}_fraction" for name in per_split if name not in given and any(name in key for key in few)]
     larger = f", or set a larger {' and '.join(fractions)}" if fractions else ""
-    message = f"{named[0].upper()}{named[1:]}: scores of so few say little. Add images{larger}."
+    message = f"Few images to judge a class by: {named}. Its scores there say little. Add images{larger}."
     return "few_in_split", message, len({label for _, label in few})

@@ -281,7 +281,8 @@ def _note_loose(loose: list[str], findings: list[Finding], has_classes: bool, wh
 def _not_images(others: list[str]) -> Finding:
     kinds = Counter(PurePosixPath(path).suffix.lower() or "no ending" for path in sorted(others))
     named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
-    return Finding(kind="not_images", message=f"Files that are no images ({named}): left out.", files=some(others), count=len(others))
+    message = f"Files that are no images ({named}): left out."
+    return Finding(kind="not_images", message=message, files=some(others), count=len(others))
 
 
 def some(paths: Iterable[str]) -> tuple[str, ...]:
