@@ -99,7 +99,9 @@ def examine(
         found = decoding.decode_source(images, data, home() / "images", on_progress, fresh)
         settings = data.model_dump(mode="json", include=_RELEVANT)
         wanted = hashlib.sha256(b"".join(sorted(frozen.elements()))).hexdigest() if frozen else ""
-        key = digest_of({"version": VERSION, "store": found.path.name, "settings": settings, "frozen": wanted})
+        said = [finding.model_dump(mode="json") for finding in images.findings]
+        content = {"store": found.path.name, "settings": settings, "frozen": wanted, "findings": said}
+        key = digest_of({"version": VERSION, **content})
         folder = home() / "audits" / key[:16]
 
         def build(building: Path) -> None:

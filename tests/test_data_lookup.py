@@ -140,7 +140,7 @@ def test_the_main_jobs_data_are_found_by_its_run(in_house: dict[str, Any]) -> No
 def test_what_is_nowhere_is_told_by_its_name(
     state: Path, monkeypatch: pytest.MonkeyPatch, word: str, error: type[Exception], message: str
 ) -> None:
-    from recognition import transfer
+    from recognition.fetching import transfer
 
     monkeypatch.setattr(transfer, "FIRST_WAIT", 0.001)
     with pytest.raises(error, match=message):

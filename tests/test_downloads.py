@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recognition import transfer
-from recognition.downloads import fetch, fetch_archive
 from recognition.errors import DownloadError, StorageError
+from recognition.fetching import transfer
+from recognition.fetching.downloads import fetch, fetch_archive
 from recognition.progress import silent
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -247,6 +248,30 @@ def test_an_archive_is_kept_by_its_address(server: Server, tmp_path: Path) -> No
     assert (one.name, one.read_bytes(), two.name, two.read_bytes()) == ("pets.zip", CONTENT, "pets.zip", b"others")
     assert fetch_archive(f"{server.address}/one/pets.zip", MD5, tmp_path, silent) == one
     assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("checksum", ["", MD5])
+def test_a_missing_archive_has_advice_about_a_checksum_only_where_one_is_given(
+    server: Server, tmp_path: Path, checksum: str
+) -> None:
+    with pytest.raises(DownloadError, match="HTTP 404") as caught:
+        fetch_archive(f"{server.address}/pets.zip", checksum, tmp_path, silent)
+    assert ("data.checksum" in str(caught.value)) is bool(checksum)
+    assert str(caught.value).splitlines()[-1].startswith("Check the address")
+
+
+def test_a_server_out_of_reach_is_warned_of_once(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.files["/pets.zip"] = CONTENT
+    address = f"{server.address}/pets.zip"
+    path = fetch_archive(address, "", tmp_path, silent)
+    with caplog.at_level(logging.WARNING, "recognition"):
+        server.failures = [503] * 100
+        assert fetch_archive(address, "", tmp_path, silent) == path
+        assert [record.message.count("cannot be asked") for record in caplog.records] == [1]
+        assert fetch_archive(address, "", tmp_path, silent, is_told=True) == path
+        assert len(caplog.records) == 1
 
 
 def test_an_archive_with_another_checksum_is_refused(server: Server, tmp_path: Path) -> None:

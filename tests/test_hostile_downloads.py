@@ -20,11 +20,11 @@ import pytest
 from answering import Answer, Server, answering, redirect, status, whole
 from conftest import ROOT
 
-from recognition import http_requests, parallel_downloads, transfer
 from recognition.access import UNRESTRICTED, Access
 from recognition.data_settings import Limits
-from recognition.downloads import fetch, fetch_archive, fetch_file, fetch_folder, fetch_objects, validators
 from recognition.errors import ConfigurationError, DataError, DownloadError, RecognitionError, StorageError
+from recognition.fetching import http_requests, parallel_downloads, transfer
+from recognition.fetching.downloads import fetch, fetch_archive, fetch_folder, fetch_objects, validators
 from recognition.progress import silent
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -73,8 +73,6 @@ def test_a_worker_fetches_nothing_from_where_it_may_not_read(server: Server, tmp
     for checksum in ("", SHA256):
         with pytest.raises(ConfigurationError, match="RECOGNITION_ALLOWED_"):
             fetch_archive(address, checksum, tmp_path / "downloads", silent, access)
-    with pytest.raises(ConfigurationError, match="RECOGNITION_ALLOWED_"):
-        fetch_file(address, tmp_path / "downloads", silent, access)
     with pytest.raises(ConfigurationError, match="RECOGNITION_ALLOWED_"):
         validators(address, access)
     with pytest.raises(ConfigurationError, match="RECOGNITION_ALLOWED_"):
@@ -386,7 +384,7 @@ def test_fresh_fetches_anew(server: Server, tmp_path: Path, checksum: str) -> No
 PROGRAM = """
 import sys
 from pathlib import Path
-from recognition.downloads import fetch_archive
+from recognition.fetching.downloads import fetch_archive
 from recognition.progress import silent
 fetch_archive(sys.argv[1], sys.argv[2], Path(sys.argv[3]), silent)
 """
@@ -555,7 +553,6 @@ def test_names_in_addresses_of_images_cannot_leave_the_folder(server: Server, tm
 def test_an_odd_address_is_a_message_and_no_traceback(tmp_path: Path, address: str, access: Access) -> None:
     for get in (
         lambda: fetch_archive(address, "", tmp_path, silent, access),
-        lambda: fetch_file(address, tmp_path, silent, access),
         lambda: fetch("things", "a.bin", SHA256, [], address, tmp_path, silent, access),
         lambda: fetch_folder(address, tmp_path, silent, access),
     ):

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_images import encoded, folder_of, pixels, write, zipped
 
-from recognition import sources
+from recognition import preparation, sources
 from recognition.access import Access
 from recognition.data_settings import Data, Limits
 from recognition.errors import ConfigurationError, DataError, DownloadError, RecognitionError
@@ -183,6 +183,24 @@ def test_rows_that_repeat_another_are_taken_once_and_noted(pets: Path) -> None:
     assert len(images) == 4
     (finding,) = images.findings
     assert (finding.kind, finding.count, finding.files) == ("repeated_rows", 2, ("cat/0.png", "cat/0.png"))
+
+
+def test_an_audit_says_that_rows_repeat_also_after_one_of_the_same_rows_without_repeats(
+    pets: Path, house: Path
+) -> None:
+    path = write(pets / "pets.csv", PETS.encode())
+    # so few images are found wanting otherwise
+    data = Data.model_validate({"source": str(path), "audit": {"missing_class": "warn"}})
+
+    def repeats() -> list[tuple[int, str]]:
+        audited = preparation.examine(data, preparation.locate(data))
+        return [(found.count, found.message) for found in audited.findings if found.kind == "repeated_rows"]
+
+    assert repeats() == []
+    write(path, (PETS + "cat/0.png,cat\n" * 3).encode())
+    assert repeats() == [(3, "Rows that repeat another row (3): taken once.")]
+    write(path, PETS.encode())
+    assert repeats() == []
 
 
 def test_a_path_under_two_labels_stays_twice_for_the_audit_to_find(pets: Path) -> None:

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from recognition import object_storage, transfer
 from recognition.access import Access
 from recognition.data_settings import Limits
-from recognition.downloads import fetch_archive, fetch_file, fetch_folder, fetch_objects, validators
 from recognition.errors import ConfigurationError, DataError, DownloadError, RecognitionError
+from recognition.fetching import object_storage, transfer
+from recognition.fetching.downloads import fetch_archive, fetch_folder, fetch_objects, validators
+from recognition.fetching.remote import Mark
 from recognition.progress import silent
-from recognition.remote import Mark
 
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("s3fs")
@@ -138,7 +138,7 @@ def test_an_archive_that_changed_since_it_was_cut_begins_anew(
 
 def test_a_manifest_and_its_images_come_from_storage(bucket: _Bucket, tmp_path: Path) -> None:
     bucket.put("labels.csv", b"image,label\n")
-    assert fetch_file("s3://images/labels.csv", tmp_path, silent).read_bytes() == b"image,label\n"
+    assert fetch_archive("s3://images/labels.csv", "", tmp_path, silent).read_bytes() == b"image,label\n"
     for number in range(20):
         bucket.put(f"{number}.png", bytes([number]))
     found = fetch_objects([f"s3://images/{number}.png" for number in range(21)], tmp_path, silent)
@@ -203,7 +203,7 @@ def test_a_folder_that_was_interrupted_goes_on(bucket: _Bucket, tmp_path: Path, 
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from recognition.downloads import fetch_folder
+from recognition.fetching.downloads import fetch_folder
 told = []
 def die(done, total, what):
     told.append(done)

@@ -144,6 +144,79 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
         check_source(Data(source=str(path)))
 
 
+@pytest.mark.parametrize("name", ["pets.zip", "pets.tar", "pets.tar.gz", "pets.tar.bz2", "pets.tar.xz"])
+def test_an_archive_without_its_end_is_told_from_other_files(tmp_path: Path, name: str) -> None:
+    root = folder_of(tmp_path / "pets", "cat", "dog", count=2)
+    whole = (zipped if name == "pets.zip" else tarred)(root, tmp_path / name).read_bytes()
+    path = write(tmp_path / name, whole[: 200 if name == "pets.tar" else 40])
+    message = "neither a zip nor a tar" if name == "pets.tar" else "its end is missing: fetch or make it again"
+    with pytest.raises(DataError, match=message):
+        check_source(Data(source=str(path)))
+
+
+def test_what_is_compressed_but_no_archive_is_not_called_cut_off(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv.gz", gzip.compress(b"path,label\n"))
+    with pytest.raises(DataError, match="neither a zip nor a tar"):
+        check_source(Data(source=str(path)))
+
+
+COLUMNS = ["path_column", "label_column", "split_column", "group_column"]
+
+
+@pytest.mark.parametrize("setting", COLUMNS)
+def test_columns_are_refused_where_there_are_none(tmp_path: Path, setting: str) -> None:
+    root = folder_of(tmp_path / "pets", "cat", "dog", count=1)
+    for source, what in (
+        (str(root), "is a folder"),
+        (str(zipped(root, tmp_path / "pets.zip")), "is an archive"),
+        ("https://example.org/pets.tar.gz", "is an archive"),
+        ("digits", "is a named data set"),
+    ):
+        with pytest.raises(ConfigurationError, match=rf"data\.{setting} is for manifests.*, and .*{what}: .*remove it"):
+            check_source(Data.model_validate({"source": source, setting: "patient"}))
+
+
+def test_groups_of_a_folder_are_found_by_their_pattern_and_the_refusal_says_so(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "pets", "cat", "dog", count=1)
+    with pytest.raises(ConfigurationError) as caught:
+        open_source(Data(source=str(root), group_column="patient"), tmp_path)
+    assert str(caught.value) == (
+        f"data.group_column is for manifests and Hugging Face data sets, and {root} is a folder: use"
+        " data.group_pattern, or remove it."
+    )
+
+
+def test_hugging_face_data_sets_have_no_column_of_splits_and_their_groups_one_source() -> None:
+    with pytest.raises(ConfigurationError, match=r"data\.split_column is for manifests, and hf:a/b is a Hugging Face"):
+        check_source(Data(source="hf:a/b", split_column="fold"))
+    with pytest.raises(ConfigurationError, match=r"data\.group_column and data\.group_pattern both say"):
+        check_source(Data(source="hf:a/b", group_column="patient", group_pattern=r"p\d+"))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["p1_0", "0", "1"], "2 of 4 paths do not match data.group_pattern, such as 'cat/0.png': each of these is a"),
+        (["p1_0", "p1_1", "1"], "1 of 4 paths does not match data.group_pattern, such as 'cat/1.png': it is a"),
+    ],
+)
+def test_paths_without_a_group_are_a_finding(tmp_path: Path, names: list[str], message: str) -> None:
+    for number, name in enumerate(names):
+        write(tmp_path / "cat" / f"{name}.png", encoded(pixels(number)))
+    write(tmp_path / "dog" / "p2_0.png", encoded(pixels(9)))
+    images = open_source(Data(source=str(tmp_path), group_pattern=r"p\d+"), tmp_path)
+    (finding,) = images.findings
+    alone = tuple(f"cat/{name}.png" for name in names if not name.startswith("p"))
+    assert (finding.kind, finding.policy, finding.count, finding.files) == ("ungrouped", "warn", len(alone), alone)
+    assert finding.message == f"{message} group of its own."
+    assert [group for group in images.groups if not group] == [""] * len(alone)
+
+
+def test_a_pattern_that_finds_every_group_is_no_finding(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "pets", "cat", "dog", count=2)
+    assert open_source(Data(source=str(root), group_pattern=r"\d+"), tmp_path).findings == ()
+
+
 def test_an_address_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"ftp:// cannot be fetched from"):
         check_source(Data(source="ftp://host/flowers.zip"))
@@ -520,6 +593,13 @@ def test_an_address_is_fetched_and_read_as_an_archive(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"page\.zip gives is neither a zip nor a tar"):
             opened(f"{address}/page.zip", tmp_path)
         assert not list((tmp_path / "downloads").rglob("page.zip"))
+        write(tmp_path / "cut.zip", (tmp_path / "pets.zip").read_bytes()[:100])
+        with pytest.raises(DataError, match=r"cut\.zip gives begins as a zip, but its end is missing"):
+            opened(f"{address}/cut.zip", tmp_path)
+        assert not list((tmp_path / "downloads").rglob("cut.zip"))
+        write(tmp_path / "nameless", (tmp_path / "pets.zip").read_bytes())
+        with pytest.raises(ConfigurationError, match=r"/nameless is an archive: use data\.group_pattern"):
+            open_source(Data(source=f"{address}/nameless", group_column="patient"), tmp_path / "downloads")
         write(tmp_path / "root" / "pets.csv", b"path,label\ncat/0.png,cat\ndog/0.png,dog\ndog/7.png,dog\n")
         images = opened(f"{address}/root/pets.csv", tmp_path)
         assert images.sample_ids == ("cat/0.png", "dog/0.png", "dog/7.png")

@@ -9,13 +9,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from recognition.access import UNRESTRICTED, Access, local_path
+from recognition.access import UNRESTRICTED, Access, local_path, redacted
 from recognition.data_settings import Data
-from recognition.downloads import fetch_archive, fetch_folder, fetch_objects, validators
 from recognition.errors import ConfigurationError, DataError
+from recognition.fetching.downloads import fetch_archive, fetch_folder, fetch_objects, validators
 from recognition.progress import Progress, silent
 from recognition.sources import archives, folders, huggingface, manifests, tables
 from recognition.sources.cifar import cifar10, cifar100
+from recognition.sources.columns import refuse_columns, refuse_columns_of_hub
 from recognition.sources.digits import digits
 from recognition.sources.groups import with_groups
 from recognition.sources.idx import fashion_mnist, mnist
@@ -39,33 +40,42 @@ def check_source(data: Data, access: Access = UNRESTRICTED) -> None:
     """Refuse, without fetching anything, a source that cannot be one, or may not be read.
 
     Raises:
-        ConfigurationError: an unknown data set, an address of an unknown kind, a checksum where none is compared, or
-            what ``access`` does not allow.
+        ConfigurationError: an unknown data set, an address of an unknown kind, a checksum where none is compared, a
+            column where there is none, or what ``access`` does not allow.
         DataError: a path that does not exist, or a file that is neither an archive nor a manifest.
     """
     if data.source in SOURCES:
         _no_checksum(data, f"{data.source} is checked against checksums that are known")
+        refuse_columns(data, f"{data.source} is a named data set", grouped_by_path=False)
         if data.mirror:
             _check_place(data.mirror, access)
         return
     if data.source.startswith(huggingface.PREFIX):
         _no_checksum(data, "the Hugging Face library checks what it fetches")
+        refuse_columns_of_hub(data, f"{data.source} is a Hugging Face data set")
         _check_hub(data.source, access)
         return
     _check_place(data.source, access)
     if _is_address(data.source):
         if _is_remote_folder(data.source):
-            _no_checksum(data, f"{data.source} is a folder")
+            _no_checksum(data, f"{redacted(data.source)} is a folder")
+        elif _is_named(data.source, archives.SUFFIXES):
+            refuse_columns(data, f"{redacted(data.source)} is an archive")
         return
     path = _local_path(data.source)
     if path.is_dir():
         _no_checksum(data, f"{path} is a folder")
         if huggingface.is_saved(path):
             huggingface.require_library()
+        _check_columns_of_folder(data, path, str(path))
     elif not path.exists():
         raise _unknown(data.source, path)
-    elif not tables.is_table(path) and not archives.is_archive(path, data.limits):
-        raise DataError(f"{path} is neither a zip nor a tar, nor a folder or a manifest (.csv, .parquet). {_KINDS}")
+    elif not tables.is_table(path):
+        if not archives.is_archive(path, data.limits):
+            if begins := archives.how_it_begins(path, data.limits):
+                raise DataError(f"{path} {begins}: fetch or make it again.")
+            raise DataError(f"{path} is neither a zip nor a tar, nor a folder or a manifest (.csv, .parquet). {_KINDS}")
+        refuse_columns(data, f"{path} is an archive")
 
 
 def open_source(
@@ -161,20 +171,44 @@ def _open_address(
 ) -> Images:
     if _is_remote_folder(data.source):
         path = fetch_folder(data.source, downloads, on_progress, access=access, limits=data.limits, fresh=fresh)
+        _check_columns_of_folder(data, path, redacted(data.source))
         if huggingface.is_saved(path):
             return huggingface.saved(path, data, on_progress, access=access, fingerprint=fingerprint)
         return folders.folder(path, data.limits, on_progress, UNRESTRICTED, fingerprint)
-    limit = int(data.limits.gigabytes * 1e9)
     path = fetch_archive(
-        data.source, data.checksum, downloads, on_progress, access=access, fresh=fresh, limit_bytes=limit
+        data.source,
+        data.checksum,
+        downloads,
+        on_progress,
+        access=access,
+        fresh=fresh,
+        limit_bytes=int(data.limits.gigabytes * 1e9),
+        is_told=bool(fingerprint),
     )
-    if not tables.is_table(path) and not archives.is_archive(path, data.limits):
-        path.unlink()
-        raise DataError(
-            f"What {data.source} gives is neither a zip nor a tar, and not named as a manifest (.csv, .parquet). It was"
-            " removed. Check the address."
-        )
+    if not tables.is_table(path):
+        _require_archive(path, data)
+        refuse_columns(data, f"{redacted(data.source)} is an archive")
     return _open_file(path, data.source, data, downloads, on_progress, access, fresh, fingerprint)
+
+
+def _require_archive(path: Path, data: Data) -> None:
+    if archives.is_archive(path, data.limits):
+        return
+    begins = archives.how_it_begins(path, data.limits)
+    path.unlink()
+    if begins:
+        raise DataError(f"What {redacted(data.source)} gives {begins}: fetch or make it again. It was removed.")
+    raise DataError(
+        f"What {redacted(data.source)} gives is neither a zip nor a tar, and not named as a manifest (.csv, .parquet)."
+        " It was removed. Check the address."
+    )
+
+
+def _check_columns_of_folder(data: Data, path: Path, name: str) -> None:
+    if huggingface.is_saved(path):
+        refuse_columns_of_hub(data, f"{name} is a Hugging Face data set")
+    else:
+        refuse_columns(data, f"{name} is a folder")
 
 
 def _open_file(
@@ -222,14 +256,18 @@ def _is_address(source: str) -> bool:
     if not separator or scheme.lower() == "file":
         return False
     if scheme.lower() not in manifests.SCHEMES:
-        raise ConfigurationError(f"data.source {source!r}: {scheme}:// cannot be fetched from. {_KINDS}")
+        raise ConfigurationError(f"data.source {redacted(source)!r}: {scheme}:// cannot be fetched from. {_KINDS}")
     return True
 
 
 def _is_remote_folder(address: str) -> bool:
     """Whether an address names all objects below it; what is no archive or manifest by its name."""
-    named = urlsplit(address).path.lower().endswith((*archives.SUFFIXES, *tables.SUFFIXES))
+    named = _is_named(address, (*archives.SUFFIXES, *tables.SUFFIXES))
     return address.partition("://")[0].lower() in _BUCKETS and not named
+
+
+def _is_named(address: str, suffixes: tuple[str, ...]) -> bool:
+    return urlsplit(address).path.lower().endswith(suffixes)
 
 
 def _local_path(source: str) -> Path:
@@ -253,7 +291,7 @@ def _unknown(source: str, path: Path) -> ConfigurationError | DataError:
         return ConfigurationError(
             f"data.source {source!r} is no known data set ({known}), and no folder or archive of that name exists{hint}"
         )
-    return DataError(f"data.source {source!r}: {path} does not exist. {_KINDS}")
+    return DataError(f"data.source {redacted(source)!r}: {path} does not exist. {_KINDS}")
 
 
 _KINDS = (

@@ -20,7 +20,7 @@ from recognition.records import Finding
 from recognition.sources.files import check_size, laid_out, special_files
 from recognition.sources.labelled import Images
 from recognition.sources.layout import arrange, some
-from recognition.sources.unpacking import is_tar, open_tar
+from recognition.sources.unpacking import LONGEST_SIGNATURE, UnpackedFile, compression_of, is_tar, open_tar
 from recognition.sources.zips import MemberReader, Packed, is_zip, open_zip
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -47,6 +47,27 @@ def archive(path: Path, limits: Limits, fingerprint: str = "") -> Images:
 def is_archive(path: Path, limits: Limits) -> bool:
     """Whether a file is a zip or a tar, by its content."""
     return is_zip(path, limits) or is_tar(path, limits)
+
+
+def how_it_begins(path: Path, limits: Limits) -> str:
+    """As what archive a file begins that `is_archive` refuses, as the rest of a sentence; empty text for none."""
+    with path.open("rb") as file:
+        start = file.read(LONGEST_SIGNATURE)
+    if start.startswith(b"PK\x03\x04"):
+        return "begins as a zip, but its end is missing"
+    name = compression_of(start)
+    if not name:
+        return ""
+    unpacked = UnpackedFile(path, limits)
+    try:
+        unpacked.read(tarfile.BLOCKSIZE)
+    except EOFError:
+        return f"begins as a {name} archive, but its end is missing"
+    except Exception:  # each decompressor has error types of its own
+        return f"begins as a {name} archive, but is damaged"
+    finally:
+        unpacked.close()
+    return ""
 
 
 def hash_of(path: Path, kind: str = "sha256") -> str:

@@ -15,8 +15,8 @@ import numpy as np
 
 from recognition.access import Access
 from recognition.data_settings import Data
-from recognition.downloads import fetch
 from recognition.errors import DataError
+from recognition.fetching.downloads import fetch
 from recognition.progress import Progress
 from recognition.sources.labelled import Images
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from recognition.access import Access
 from recognition.data_settings import Data
-from recognition.downloads import fetch
 from recognition.errors import DataError
 from recognition.experiment import digest_of
+from recognition.fetching.downloads import fetch
 from recognition.progress import Progress
 from recognition.sources.labelled import Images
 

@@ -275,7 +275,7 @@ def _note_loose(loose: list[str], findings: list[Finding], has_classes: bool, wh
         raise DataError(f"{where}: images lie in no class folder, such as {min(loose)!r}. {EXPECTED}")
     if loose:
         message = f"Images outside the class folders ({len(loose)}): left out, since their class is not known."
-        findings.append(Finding(kind="unlabelled", message=message, files=some(loose)))
+        findings.append(Finding(kind="unlabelled", message=message, files=some(loose), count=len(loose)))
 
 
 def _not_images(others: list[str]) -> Finding:

@@ -21,6 +21,7 @@ from recognition.errors import ConfigurationError, DataError, DownloadError, Rec
 from recognition.pixels import NotAnImageError
 from recognition.progress import Progress
 from recognition.records import Finding
+from recognition.sources.columns import refuse_groups_given_twice
 from recognition.sources.files import hash_of_contents, read_file
 from recognition.sources.labelled import Images
 from recognition.sources.layout import SPLIT_NAMES, clean, some, unique
@@ -119,7 +120,7 @@ def manifest(
     others = [name for name in table.columns if name not in (roles.path, roles.label, roles.split, roles.group)]
     if not fingerprint:
         contents = hash_of_contents(sample_ids, read, on_progress)
-        fingerprint = f"manifest:{_digest(table, roles, rows, others, contents)}"
+        fingerprint = f"manifest:{_digest(table, roles, rows, others, contents, repeated)}"
     class_names = tuple(sorted({row.label for row in rows}))
     number = {name: label for label, name in enumerate(class_names)}
     return Images(
@@ -143,8 +144,7 @@ def find_roles(table: Table, data: Data) -> Roles:
         ConfigurationError: a setting names no column, two name the same, or groups are given twice.
         DataError: there is no column of paths, or none of labels.
     """
-    if data.group_column and data.group_pattern:
-        raise ConfigurationError("data.group_column and data.group_pattern both say what the groups are: keep one.")
+    refuse_groups_given_twice(data)
     path = table.find(data.path_column, "path_column", PATH_NAMES)
     label = table.find(data.label_column, "label_column", LABEL_NAMES)
     split = table.find(data.split_column, "split_column", ("split",))
@@ -307,12 +307,16 @@ def _fetched(places: Sequence[str], fetch: Fetch) -> dict[str, Path | str]:
     return fetched
 
 
-def _digest(table: Table, roles: Roles, rows: Sequence[_Row], others: Sequence[str], contents: str) -> str:
+def _digest(
+    table: Table, roles: Roles, rows: Sequence[_Row], others: Sequence[str], contents: str, repeated: Sequence[str]
+) -> str:
     whole = hashlib.sha256("\0".join(others).encode() + b"\n")
     for row in rows:
         cells = (row.label, row.split, row.group, *(table.columns[name][row.number] for name in others))
         whole.update("\0".join(cells).encode() + b"\0")
     whole.update(contents.encode())
+    if repeated:  # they change no image, but what an audit says, which is kept by the fingerprint
+        whole.update("\0".join(["\nrepeated", *sorted(repeated)]).encode())
     return whole.hexdigest()
 
 

@@ -15,6 +15,8 @@ from recognition.errors import DataError
 HARMLESS_BYTES = 10_000_000
 """What unpacks to less is no bomb, whatever its ratio: padding alone makes small archives shrink a lot."""
 
+LONGEST_SIGNATURE = 6
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 _HEADER_BYTES = 1 << 20
 _ENDS = 16
 
@@ -45,23 +47,28 @@ def is_tar(path: Path, limits: Limits) -> bool:
     return True
 
 
+def compression_of(start: bytes) -> str:
+    """The compression of a file by its first bytes; empty text for none."""
+    return next((name for signature, name in _COMPRESSIONS.items() if start.startswith(signature)), "")
+
+
 class UnpackedFile:
     """The unpacked content of a file: gzip, bzip2, xz or none, by its first bytes."""
 
     def __init__(self, path: Path, limits: Limits) -> None:
         with path.open("rb") as file:
-            start = file.read(6)
+            kind = compression_of(file.read(LONGEST_SIGNATURE))
         self._file: BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
         self._path = path
         self._limits = limits
         self._ends = 0
         self._most = int(limits.gigabytes * 1e9)
         self._most_by_ratio = max(HARMLESS_BYTES, int(limits.compression * path.stat().st_size))
-        if start.startswith(b"\x1f\x8b"):
+        if kind == "gzip":
             self._file = gzip.open(path)  # noqa: SIM115  # closed by close
-        elif start.startswith(b"BZh"):
+        elif kind == "bzip2":
             self._file = bz2.open(path)  # noqa: SIM115  # closed by close
-        elif start.startswith(b"\xfd7zXZ\0"):
+        elif kind == "xz":
             self._file = lzma.open(path)  # noqa: SIM115  # closed by close
         else:
             self._file = path.open("rb")

@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from recognition import object_storage
 from recognition.access import UNRESTRICTED, Access, local_path
 from recognition.errors import ConfigurationError
-from recognition.remote import (
+from recognition.fetching import object_storage
+from recognition.fetching.remote import (
     NO_LIMIT,
     Limit,
     Mark,
@@ -62,7 +62,7 @@ class Connections:
 
     def session(self) -> Session:
         if self._session is None:
-            from recognition.http_requests import session_for
+            from recognition.fetching.http_requests import session_for
 
             self._session = session_for(self.access)
         return self._session
@@ -191,7 +191,7 @@ def persist(attempt: Callable[[], Found], part: Path) -> Found:
 
 
 def _ask(session: Session, address: str, access: Access) -> Mark:
-    from recognition.http_requests import answer, mark_of
+    from recognition.fetching.http_requests import answer, mark_of
 
     with answer(session, "HEAD", address, {}, access) as response:
         if response.status_code == 200:
@@ -205,7 +205,7 @@ def _ask(session: Session, address: str, access: Access) -> Mark:
 
 def _receive(session: Session, address: str, part: Path, received: Received, access: Access, limit: Limit) -> Mark:
     """One request. Only the same version of the content is resumed, where the server tells versions apart."""
-    from recognition.http_requests import answer, mark_of
+    from recognition.fetching.http_requests import answer, mark_of
 
     have = size_of(part)
     known = read_mark(mark_of_part(part), address) if have else None

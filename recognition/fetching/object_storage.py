@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from recognition.access import redacted, redacted_text
 from recognition.errors import ConfigurationError, DataError
-from recognition.remote import (
+from recognition.fetching.remote import (
     FolderError,
     Limit,
     Mark,

@@ -25,7 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from recognition.access import Access, redacted, redacted_text
 from recognition.errors import ConfigurationError
-from recognition.remote import Mark, PassingError, RefusedError, TransferError
+from recognition.fetching.remote import Mark, PassingError, RefusedError, TransferError
 
 if TYPE_CHECKING:
     from requests import Response

@@ -13,15 +13,15 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
-from recognition import object_storage
 from recognition.access import UNRESTRICTED, Access, redacted
 from recognition.data_settings import Limits
 from recognition.errors import ConfigurationError, DataError, DownloadError
-from recognition.parallel_downloads import go_on, in_parallel
+from recognition.fetching import object_storage
+from recognition.fetching.parallel_downloads import go_on, in_parallel
+from recognition.fetching.remote import NO_LIMIT, Mark, PassingError, TransferError, UnreachableError, forget
+from recognition.fetching.transfer import Connections, persist
 from recognition.progress import Progress
-from recognition.remote import NO_LIMIT, Mark, PassingError, TransferError, UnreachableError, forget
 from recognition.storage import check_free_space, writing_to
-from recognition.transfer import Connections, persist
 
 FAILURES = 8
 """Objects that could not be fetched, after which the others are not tried."""
@@ -69,9 +69,9 @@ def fetch_folder(
                         "%s is out of reach (%s); what was fetched before is used.", redacted(address), error
                     )
                     return place / "files"
-                raise DownloadError(f"{redacted(address)} cannot be listed: {error}.") from None
+                raise DownloadError(f"{redacted(address)} cannot be listed: {str(error).rstrip('.')}.") from None
             except TransferError as error:
-                raise DownloadError(f"{redacted(address)} cannot be listed: {error}.") from None
+                raise DownloadError(f"{redacted(address)} cannot be listed: {str(error).rstrip('.')}.") from None
             _check_listing(objects, address, limits)
             with Connections(access, {address.partition("://")[0].lower(): files}) as connections:
                 _bring_folder(address, root, connections, objects, place, on_progress, fresh)

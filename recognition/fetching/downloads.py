@@ -11,13 +11,12 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-from recognition import object_storage
 from recognition.access import UNRESTRICTED, Access, redacted
 from recognition.errors import DownloadError, StorageError
-from recognition.folder_downloads import fetch_folder
-from recognition.parallel_downloads import fetch_objects
-from recognition.progress import Progress
-from recognition.remote import (
+from recognition.fetching import object_storage
+from recognition.fetching.folder_downloads import fetch_folder
+from recognition.fetching.parallel_downloads import fetch_objects
+from recognition.fetching.remote import (
     NO_LIMIT,
     FolderError,
     Limit,
@@ -31,10 +30,11 @@ from recognition.remote import (
     size_of,
     write_mark,
 )
+from recognition.fetching.transfer import mark_at, transfer
+from recognition.progress import Progress
 from recognition.storage import flush, writing_to
-from recognition.transfer import mark_at, transfer
 
-__all__ = ["fetch", "fetch_archive", "fetch_file", "fetch_folder", "fetch_objects", "validators"]
+__all__ = ["fetch", "fetch_archive", "fetch_folder", "fetch_objects", "validators"]
 
 logger = logging.getLogger("recognition")
 
@@ -86,8 +86,9 @@ def fetch_archive(
     access: Access = UNRESTRICTED,
     fresh: bool = False,
     limit_bytes: int = 0,
+    is_told: bool = False,
 ) -> Path:
-    """Fetch an archive by its address to <downloads>/archives/<hash of the address>/<name>.
+    """Fetch an archive or a manifest by its address to <downloads>/archives/<hash of the address>/<name>.
 
     One that is there already is not fetched again, when it has the checksum, or without a checksum when the server
     says that it has not changed. A server that is out of reach leaves the one that is there.
@@ -98,6 +99,7 @@ def fetch_archive(
         access: what may be read.
         fresh: fetch it even when it is there.
         limit_bytes: the most that is taken (data.limits.gigabytes); 0 for any size.
+        is_told: of a server out of reach an earlier call has warned already.
 
     Raises:
         DownloadError: the address does not give it, or with another checksum, or too much.
@@ -105,23 +107,10 @@ def fetch_archive(
         StorageError: it cannot be written.
     """
     access.check_address(address)  # also when it is there: another run, that might read more, may have left it
-    fix = "Check the address, or correct data.checksum if the archive was replaced by its owner."
+    replaced = ", or correct data.checksum if the archive was replaced by its owner" if checksum else ""
+    fix = f"Check the address{replaced}."
     target = _place(address, downloads / "archives", "archive")
-    return _fetch([address], checksum, target, fix, on_progress, access, fresh, _limit(limit_bytes))
-
-
-def fetch_file(
-    address: str,
-    downloads: Path,
-    on_progress: Progress,
-    access: Access = UNRESTRICTED,
-    fresh: bool = False,
-    limit_bytes: int = 0,
-) -> Path:
-    """Fetch a manifest to <downloads>/manifests/<hash of the address>/<name>; else as `fetch_archive`."""
-    access.check_address(address)
-    target = _place(address, downloads / "manifests", "manifest")
-    return _fetch([address], "", target, "Check the address.", on_progress, access, fresh, _limit(limit_bytes))
+    return _fetch([address], checksum, target, fix, on_progress, access, fresh, _limit(limit_bytes), is_told)
 
 
 def validators(address: str, access: Access = UNRESTRICTED) -> str:
@@ -166,6 +155,7 @@ def _fetch(
     access: Access,
     fresh: bool,
     limit: Limit,
+    is_told: bool = False,
 ) -> Path:
     part = target.with_name(f"{target.name}.part")
     reasons: list[str] = []
@@ -176,7 +166,7 @@ def _fetch(
                 if fresh:
                     forget(part)
                 elif target.exists() and (
-                    _matches(target, checksum) if checksum else _is_current(addresses[0], target, access)
+                    _matches(target, checksum) if checksum else _is_current(addresses[0], target, access, is_told)
                 ):
                     return target
                 for address in addresses:
@@ -228,7 +218,7 @@ def _fetched(
     return True
 
 
-def _is_current(address: str, target: Path, access: Access) -> bool:
+def _is_current(address: str, target: Path, access: Access, is_told: bool) -> bool:
     """Whether a file that was fetched without a checksum is still what its address gives."""
     known = read_mark(_meta(target), address, size_of(target))
     if known is None:
@@ -238,7 +228,8 @@ def _is_current(address: str, target: Path, access: Access) -> bool:
     except RefusedError as error:
         raise DownloadError(f"{redacted(address)} cannot be fetched: {error}") from None
     except TransferError as error:
-        logger.warning(
+        logger.log(
+            logging.DEBUG if is_told else logging.WARNING,
             "%s: whether it has changed cannot be asked (%s); what was fetched before is used.",
             redacted(address),
             error,

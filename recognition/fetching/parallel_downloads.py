@@ -18,11 +18,11 @@ from filelock import FileLock
 from recognition.access import UNRESTRICTED, Access, check_form, refuse_credentials
 from recognition.data_settings import Limits
 from recognition.errors import ConfigurationError, DataError, DownloadError
-from recognition.object_storage import is_object_address, open_storage
+from recognition.fetching.object_storage import is_object_address, open_storage
+from recognition.fetching.remote import Limit, TransferError, UnreachableError, forget, size_of
+from recognition.fetching.transfer import Connections, is_http, transfer
 from recognition.progress import Progress
-from recognition.remote import Limit, TransferError, UnreachableError, forget, size_of
 from recognition.storage import writing_to
-from recognition.transfer import Connections, is_http, transfer
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
