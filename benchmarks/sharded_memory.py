@@ -48,7 +48,7 @@ def main() -> None:
             sys.exit(done.stderr)
         found = json.loads(done.stdout.splitlines()[-1])
     rows = []
-    for label, values in (("resident", found["resident_mb"]), ("private", found["private_mb"])):
+    for label, values in (("resident", found["resident_mb"]), ("proportional", found["proportional_mb"])):
         cells = " | ".join(f"{value:.0f}" for value in values)
         rows.append(f"| {label}, MB | {cells} | {values[-1] / values[0] - 1:+.1%} |")
     table = "\n".join(rows)
@@ -57,7 +57,7 @@ def main() -> None:
         f"{options.images:,} generated images of {SIDE} px in {found['shards']} shards of JPEGs "
         f"({found['shard_mb']:.0f} MB), {found['train_images']:,} of them for training: memory of the training process "
         "and its loader workers (one for training, one for validation) at the end of each epoch, added up. Resident "
-        "counts what they share once for each, private not at all. Growth from the first epoch to the last may be 10 %."
+        "counts what they share once for each, proportional once in all. Growth from first to last epoch may be 10 %."
         f"\n\n{machine()}\n\n"
         f"| epoch | {' | '.join(str(epoch + 1) for epoch in range(options.epochs))} | growth |\n"
         f"| --- |{' --- |' * options.epochs} --- |\n{table}\n\n"
@@ -109,13 +109,13 @@ def train(source: str, epochs: int) -> dict[str, object]:
     )
     process = psutil.Process()
     resident: list[float] = []
-    private: list[float] = []
+    proportional: list[float] = []
 
     def watch(event: events.Event) -> None:
         if isinstance(event, events.EpochEnd):
             everyone = [process, *process.children(recursive=True)]
             resident.append(sum(one.memory_info().rss for one in everyone) / 1e6)
-            private.append(sum(one.memory_full_info().uss for one in everyone) / 1e6)
+            proportional.append(sum(one.memory_full_info().pss for one in everyone) / 1e6)
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ def train(source: str, epochs: int) -> dict[str, object]:
     assert len(resident) == epochs
     return {
         "resident_mb": resident,
-        "private_mb": private,
+        "proportional_mb": proportional,
         "seconds": time.perf_counter() - began,
         "shards": images.shards,
         "shard_mb": sum(path.stat().st_size for path in images.folder.glob("*.arrow")) / 1e6,

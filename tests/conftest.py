@@ -29,6 +29,14 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 BIN = Path(sys.executable).parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_state_in_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A state folder for tests that do not ask for one of their own."""
+    os.environ["RECOGNITION_HOME"] = str(tmp_path_factory.mktemp("state"))
+    yield
+    del os.environ["RECOGNITION_HOME"]
+
+
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty state folder."""

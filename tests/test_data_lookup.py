@@ -108,7 +108,7 @@ def test_a_damaged_data_set_beside_it_does_not_matter(pets: Path) -> None:
 def test_a_run_is_found_by_its_id(pets: Path) -> None:
     record = prepared(pets)
     store = tracking.client()
-    run_id = store.create_run(store.create_experiment("pets")).info.run_id
+    run_id = store.create_run(store.create_experiment("pets", str(record.path.parent / "artifacts"))).info.run_id
     with pytest.raises(TrackingError, match=rf"Run {run_id} holds no data/samples.parquet"):
         samples_named(run_id)
     store.log_artifact(run_id, str(record.path / "samples.parquet"), "data")
