@@ -43,6 +43,11 @@ def project_root() -> Path:
     return checkout if (checkout / "mlflow.yaml").is_file() else Path.cwd()
 
 
+def install_command(extra: str) -> str:
+    """What to type to install an optional part of this project, which is on no package index."""
+    return f"uv pip install -e '{project_root()}[{extra}]'"
+
+
 def home() -> Path:
     """The state folder: ``RECOGNITION_HOME``, or ``var`` in the project. Made when it is missing.
 

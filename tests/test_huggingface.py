@@ -348,5 +348,5 @@ def test_a_missing_library_is_named_with_the_way_to_install_it(tmp_path: Path, m
     path = saved(tmp_path / "pets", rows("a", "b"))
     monkeypatch.setattr(huggingface.importlib.util, "find_spec", lambda name: None)
     for source in ("hf:mnist", str(path)):
-        with pytest.raises(ConfigurationError, match=r"pip install 'image-recognition-pipeline\[huggingface\]'"):
+        with pytest.raises(ConfigurationError, match=r"uv pip install -e '.*\[huggingface\]'"):
             check_source(Data(source=source))

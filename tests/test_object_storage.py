@@ -306,7 +306,7 @@ def test_a_missing_library_is_named_with_its_install_line(
     known = importlib.import_module("fsspec.registry")._registry  # what it has imported before
     monkeypatch.delitem(known, scheme, raising=False)
     monkeypatch.setitem(sys.modules, library, None)
-    expected = rf"pip install 'image-recognition-pipeline\[{extra}\]'"
+    expected = rf"uv pip install -e '.*\[{extra}\]'"
     with pytest.raises(ConfigurationError, match=expected):
         fetch_archive(f"{scheme}://images/a.zip", "", tmp_path, silent)
     with pytest.raises(ConfigurationError, match=expected):

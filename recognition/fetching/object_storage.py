@@ -28,6 +28,7 @@ from recognition.fetching.remote import (
     size_of,
     write_mark,
 )
+from recognition.settings import install_command
 from recognition.storage import check_free_space
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def open_storage(address: str) -> tuple[AbstractFileSystem, str]:
     except ImportError:
         raise ConfigurationError(
             f"{redacted(address)}: for addresses with {scheme}:// install a further library:"
-            f" pip install 'image-recognition-pipeline[{EXTRAS[scheme]}]'"
+            f" {install_command(EXTRAS[scheme])}"
         ) from None
     except ValueError as error:  # an account that is not given, a key that cannot be one
         raise ConfigurationError(

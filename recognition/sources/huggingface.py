@@ -18,6 +18,7 @@ from recognition.access import UNRESTRICTED, Access, redacted_text
 from recognition.data_settings import Data
 from recognition.errors import ConfigurationError, DataError, DownloadError
 from recognition.progress import Progress
+from recognition.settings import install_command
 from recognition.sources.huggingface_rows import Loaded, first_line, given_splits, images_of
 from recognition.sources.labelled import Images
 
@@ -61,8 +62,8 @@ def require_library() -> None:
     """
     if importlib.util.find_spec("datasets") is None:
         raise ConfigurationError(
-            "Hugging Face data sets need the library datasets, which is not installed: pip install"
-            " 'image-recognition-pipeline[huggingface]'"
+            "Hugging Face data sets need the library datasets, which is not installed:"
+            f" {install_command('huggingface')}"
         )
 
 

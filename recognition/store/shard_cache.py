@@ -16,7 +16,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from recognition.errors import ConfigurationError, DataError, DownloadError
-from recognition.settings import home
+from recognition.settings import home, install_command
 from recognition.storage import writing_to
 from recognition.store.shard_files import INDEX, Shard, ShardIndex, digest_of_file, read_index, write_index
 
@@ -149,9 +149,7 @@ def open_address(address: str) -> tuple[Any, str]:
         files, root = fsspec.url_to_fs(address)
     except (ImportError, ValueError) as error:
         scheme = address.partition("://")[0]
-        fix = (
-            f"pip install 'image-recognition-pipeline[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else "use s3, gs or az"
-        )
+        fix = install_command(_EXTRAS[scheme]) if scheme in _EXTRAS else "use s3, gs or az"
         raise ConfigurationError(
             f"{_shown(address)}: addresses with {scheme}:// cannot be used here: {fix}."
         ) from error
