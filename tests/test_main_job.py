@@ -276,7 +276,10 @@ def test_a_run_that_fails_is_failed_in_mlflow_and_shown_without_a_traceback(hous
 
 
 def test_fresh_does_it_again_and_a_missing_store_is_made_anew(house: House, trained: dict[str, Any]) -> None:
-    (store,) = [path for path in (house.state / "images").iterdir() if path.is_dir()]
+    from recognition import datasets
+
+    prepared = [datasets.load(path) for path in (house.state / "datasets").iterdir() if path.is_dir()]
+    (store,) = {record.images for record in prepared if record.source == "digits"}
     before = store.stat().st_ino
     done = house.run("train", "training.epochs=1", "name=fresh", "registration.enabled=false", "--fresh")
     assert done.returncode == 0, done.stderr
