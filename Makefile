@@ -51,6 +51,10 @@ lock: setup  ## Resolve requirements.lock anew from pyproject.toml
 bench: setup  ## Measure; results go to docs/benchmarks.md
 	$(BIN)/python benchmarks/training_throughput.py
 	$(BIN)/python benchmarks/orchestration_share.py
+	$(BIN)/python benchmarks/audit_speed.py
+	$(BIN)/python benchmarks/duplicate_detection.py
+	$(BIN)/python benchmarks/store_reading.py
+	$(BIN)/python benchmarks/sharded_memory.py
 
 clean:  ## Remove what running and testing left behind (not the environment)
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
