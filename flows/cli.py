@@ -22,6 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Fresh = Annotated[bool, typer.Option("--fresh", help="Download, audit and prepare the images again.")]
 data_app = typer.Typer(help="Compare versions of data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+MODEL_HELP = "models:/name@alias, models:/name/1, a name (its champion) or a run's id."
 VERSION_HELP = "A run's id, a dataset digest, a prepared folder or samples.parquet, or a source."
 USER_MISTAKE, INTERRUPTED = 2, 130
 
@@ -123,9 +124,7 @@ def diff(
 
 @app.command()
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="models:/name@alias, models:/name/1, a name (its champion) or a run's id.")
-    ],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[evaluation.key=value ...]", help="Settings of the evaluation.")
     ] = None,
@@ -156,22 +155,50 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Annotated[
-        str, typer.Argument(help="models:/name@alias, models:/name/1, a name (its champion) or a run's id.")
-    ],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top_k: Annotated[int, typer.Option(min=0, help="So many classes an image; 0: all.")] = 0,
+    top_k: Annotated[int | None, typer.Option(min=0, help="Classifiers: so many classes an image; 0: all.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Detectors: boxes from this confidence on.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write restored images, or images with boxes or masks, into this folder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Classify image files."""
-    from recognition.prediction import classify_files
+    """Ask a model about image files: their classes, objects, masks, or restored images."""
+    from recognition.prediction import predict_files, write_pictures
 
-    answers = classify_files(model, images, top_k)
+    asked = {name: value for name, value in (("top_k", top_k), ("threshold", threshold)) if value is not None}
+    answers = predict_files(model, images, asked)
+    if output is not None:
+        answers = write_pictures(answers, output)
     if as_json:
         _print_json({"model": model, "predictions": answers})
     else:
+        from flows.summaries import told_answer
+
         for answer in answers:
-            typer.echo(f"{answer['image']}: {answer['label']} ({answer['confidence']:.4f})")
+            typer.echo(f"{answer['image']}: {told_answer(answer)}")
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="How many images.")] = 64,
+    label: Annotated[str, typer.Option(help="Of this class; empty: of each class in turn.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise: the same seed gives the same images.")] = 0,
+    output: Annotated[Path, typer.Option(help="The folder that images are written into.")] = Path("generated"),
+    as_json: Json = False,
+) -> None:
+    """Make new images with a registered generator, and write them with an overview into a folder."""
+    from recognition.generation import generate_files
+
+    result = generate_files(model, count, label, seed, output)
+    if as_json:
+        _print_json(result)
+    else:
+        typer.echo(f"{len(result['images'])} images in {output}, all of them in {result['overview']}")
 
 
 @app.command("list")

@@ -45,6 +45,6 @@ def evaluate(model: str, evaluation: Evaluation = Evaluation()) -> EvaluationRes
             located = download(run_id, False, experiment.data, may_read)
             audited = audit(run_id, False, experiment.data, located, may_read)
             prepared = prepare(run_id, False, experiment.data, audited)
-        scores = score(run_id, prepared, bundle, evaluation, experiment.training.accelerator)
+        scores = score(run_id, prepared, bundle, experiment)
         report(experiment.run_name, scores, None, tracking.run_url(run_id))
     return tracking.evaluation_result(run_id, model, source_run, scores)

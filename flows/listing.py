@@ -16,15 +16,17 @@ def datasets() -> dict[str, str]:
 
 
 def networks() -> dict[str, str]:
-    """Networks of our own, torchvision's classifiers and timm's models."""
+    """Networks of our own, torchvision's classifiers, detectors and segmenters, and timm's models."""
     import timm
     from torchvision import models
 
-    found = {
-        "auto": "cnn, fitted to the images",
-        "cnn": "the small convolutional family, by model.channels and model.dense",
-    }
-    found.update({f"torchvision/{name}": "" for name in models.list_models(module=models)})
+    from recognition.families import NETWORKS, task_of
+
+    found = {"auto": "the first of the task: cnn for classes"}
+    found.update({name: f"{network.task}: {network.about}" for name, network in NETWORKS.items()})
+    modules = (models, models.detection, models.segmentation)
+    names = [f"torchvision/{name}" for module in modules for name in models.list_models(module=module)]
+    found.update({name: task_of(name) for name in names if "keypoint" not in name})
     found.update({f"timm/{name}": "" for name in timm.list_models()})
     return found
 
@@ -38,7 +40,7 @@ def policies() -> dict[str, str]:
     text = (Path(recognition.__file__).parent / "policies.yaml").read_text()
     content: dict[str, list[dict[str, object]]] = yaml.safe_load(text)
     found = {name: ", ".join(key for item in items for key in item) or "no change" for name, items in content.items()}
-    return {"auto": "chosen by the images' size and channels", **found}
+    return {"auto": "chosen by what the images hold, their size and channels", **found}
 
 
 def experiments() -> dict[str, str]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from recognition.families import KINDS, Task, headline
 from recognition.records import AuditedData, EvaluationResult, TrainingResult
 from recognition.settings import home, tracking_uri
 
 SHOWN_FILES = 10
-MAIN_SCORES = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "roc_auc_macro", "average_precision_macro")
 
 
 def print_training(result: TrainingResult) -> None:
     """Scores, the registered version, the time of each stage, and where to look."""
     console = Console(soft_wrap=True, highlight=False)
-    console.print(_scores_table(result.metrics))
+    console.print(_scores_table(result.metrics, result.task))
     if result.model:
         console.print(f"model    {result.model.uri}  {', '.join(result.model.aliases)}  ({result.model.verdict})")
     seconds = "  ".join(f"{name} {value:.1f}" for name, value in result.seconds.items())
@@ -45,7 +47,9 @@ def print_audit(audited: AuditedData) -> None:
                 console.print(f"{'':<12} and more, see the report")
     if not audited.findings:
         console.print("nothing wrong was found")
-    console.print(f"{audited.images} images in {len(audited.class_names)} classes, {audited.left_out} left out")
+    classes = f"{len(audited.class_names)} class{'es' if len(audited.class_names) > 1 else ''}"
+    what = f"in {classes}" if audited.kind == "classes" else f"with {KINDS[audited.kind]} of {classes}"
+    console.print(f"{audited.images} images {what}, {audited.left_out} left out")
     if audited.failed:
         console.print(f"not usable {visible_lines(audited.failed)}")
     console.print(f"report   {audited.path / 'report.html'}")
@@ -61,21 +65,32 @@ def visible(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
+def told_answer(answer: dict[str, Any]) -> str:
+    """A model's answer about one image in a line."""
+    if "label" in answer:
+        return f"{answer['label']} ({answer['confidence']:.4f})"
+    if "restored" in answer:
+        return f"{len(answer['code'])} numbers, mean squared error {answer['error']:.5f}"
+    if "shares" in answer:
+        return ", ".join(f"{name} {share:.1%}" for name, share in answer["shares"].items())
+    counts = Counter(found["label"] for found in answer["objects"])
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing found"
+
+
 def print_evaluation(result: EvaluationResult) -> None:
     """Scores, how far they are from the recorded ones, and where to look."""
     console = Console(soft_wrap=True, highlight=False)
-    console.print(_scores_table(result.metrics))
+    console.print(_scores_table(result.metrics, result.task))
     console.print(f"model    {result.model}, made by run {result.evaluated_run_id}")
     console.print(f"         largest difference to that run's scores: {result.largest_difference:.2g}")
     console.print(f"run      {result.run_id}")
     _where_to_look(console)
 
 
-def _scores_table(metrics: dict[str, float]) -> Table:
+def _scores_table(metrics: dict[str, float], task: Task) -> Table:
     table = Table("test score", "value")
-    for name in MAIN_SCORES:
-        if f"test/{name}" in metrics:
-            table.add_row(name, f"{metrics[f'test/{name}']:.4f}")
+    for row in headline(metrics, task):
+        table.add_row(*row)
     return table
 
 

@@ -11,7 +11,9 @@ from prefect.runtime import flow_run
 from flows.identity import access, prefect_tags, set_up_logs
 from recognition import tracking
 from recognition.access import UNRESTRICTED, Access
+from recognition.defaults import resolve_task
 from recognition.experiment import Augmentation, Data, Evaluation, Experiment, Model, Registration, Training
+from recognition.local_models import PREFIX, with_local_models
 from recognition.records import TrainingResult
 from recognition.sources import check_source
 from tasks.audit import audit
@@ -28,16 +30,18 @@ set_up_logs()
 
 
 def check(experiment: Experiment, access: Access = UNRESTRICTED) -> None:
-    """Refuse what cannot work, or may not be read, before anything is fetched: sources, names, policies, devices.
+    """Refuse what cannot work, or may not be read, before anything is fetched.
 
     Raises:
-        ConfigurationError, DataError: by the setting's name.
+        ConfigurationError, DataError, ModelError: by the setting's name.
     """
     start_host()
     check_source(experiment.data, access)
-    for path in (experiment.model.weights, experiment.data.frozen_test):
-        if "/" in path or "." in path:  # a run's id is no path
+    for path in (experiment.model.weights, experiment.evaluation.judge, experiment.data.frozen_test):
+        # neither a run's id nor a registered model is a path
+        if ("/" in path or "." in path) and not path.startswith(PREFIX):
             access.check_path(Path(path))
+    with_local_models(experiment, experiment.task)
     run_isolated("lightning_modules.training:check", experiment)
 
 
@@ -86,13 +90,12 @@ def train(
         check(experiment, may_read)
         link_to_mlflow(tracking.run_url(run_id))
         located = download(run_id, fresh, experiment.data, may_read)
+        resolve_task(experiment.model, located.kind)
         audited = audit(run_id, fresh, experiment.data, located, may_read)
         prepared = prepare(run_id, fresh, experiment.data, audited)
         policy = augment(run_id, prepared, experiment.augmentation, experiment.seed)
         trained = fit(run_id, prepared, policy, experiment)
-        scores = evaluate(
-            run_id, prepared, trained.bundle, experiment.evaluation, experiment.training.accelerator, trained
-        )
+        scores = evaluate(run_id, prepared, trained.bundle, experiment, trained)
         version = register(run_id, experiment, prepared, trained, scores)
         report(experiment.run_name, scores, version, tracking.run_url(run_id))
     return tracking.training_result(run_id, version)

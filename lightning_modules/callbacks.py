@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
+from PIL import Image
 from torch import Tensor
 
 from recognition.errors import RecognitionError
-from recognition.events import Emit, EpochEnd, Progress
+from recognition.events import Emit, EpochEnd, Picture, Progress
+from recognition.pixels import Pixels
 
 SECONDS_BETWEEN_REPORTS = 0.25
 
@@ -48,6 +51,32 @@ class Reports(pl.Callback):
             self.history.setdefault(name, []).append(value)
         if trainer.is_global_zero:
             self._emit(EpochEnd(trainer.current_epoch, self._epochs, metrics))
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A LightningModule that can show how far it has come."""
+
+    def pictures(self) -> dict[str, Pixels]:
+        """By name, uint8 (H, W, 1 or 3)."""
+
+
+class Pictures(pl.Callback):
+    """Writes a module's pictures after each epoch and emits where they lie, from the first process only."""
+
+    def __init__(self, emit: Emit, folder: Path) -> None:
+        self._emit = emit
+        self._folder = folder
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not isinstance(pl_module, Pictured) or not trainer.is_global_zero:
+            return
+        step = trainer.current_epoch + 1
+        for name, pixels in pl_module.pictures().items():
+            path = self._folder / f"{name}-{step:04}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path)
+            self._emit(Picture(name, step, path))
 
 
 class FiniteLoss(pl.Callback):

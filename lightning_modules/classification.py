@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -11,12 +9,43 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from lightning_modules import schedules
+from lightning_modules import optimisation
 from lightning_modules.data_module import Batch
-from lightning_modules.freezing import rate_factors
 from lightning_modules.losses import ClassificationLoss
 from lightning_modules.mixing import mix
+from lightning_modules.setup import Setup
+from recognition.errors import ConfigurationError
 from recognition.experiment import Augmentation, Training
+from recognition.records import PreparedData
+
+
+def build(setup: Setup) -> ImageClassifier:
+    """The classifier of an experiment.
+
+    Raises:
+        ConfigurationError: the head does not fit the number of classes.
+    """
+    sigmoid = setup.model.head == "sigmoid"
+    if sigmoid and setup.data.num_classes != 2:
+        raise ConfigurationError(f"model.head=sigmoid is for two classes; these images have {setup.data.num_classes}.")
+    balanced = setup.experiment.training.class_weights == "balanced"
+    return ImageClassifier(
+        setup.network,
+        setup.data.num_classes,
+        sigmoid,
+        setup.mean,
+        setup.std,
+        setup.experiment.training,
+        setup.experiment.augmentation,
+        setup.experiment.seed,
+        _class_weight(setup.data) if balanced else None,
+    )
+
+
+def _class_weight(data: PreparedData) -> Tensor:
+    """Factors inverse to the class counts, with mean 1 over the images (scikit-learn's "balanced")."""
+    counts = torch.tensor([data.class_counts["train"][name] for name in data.class_names], dtype=torch.float32)
+    return counts.sum() / (len(counts) * counts.clamp(min=1))
 
 
 class ImageClassifier(pl.LightningModule):
@@ -126,48 +155,7 @@ class ImageClassifier(pl.LightningModule):
         self.log_dict(self._scores.compute())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        training = self._training
-        groups = self._parameter_groups()
-        optimizer: torch.optim.Optimizer
-        # one kernel instead of a dozen a tensor; fused steps unscale float16 gradients themselves, past the clipping
-        fused = self.device.type in ("cpu", "cuda") and training.precision != "16"
-        if training.optimizer == "sgd":
-            momentum = training.momentum
-            optimizer = torch.optim.SGD(
-                groups, training.learning_rate, momentum=momentum, nesterov=momentum > 0, fused=fused
-            )
-        elif training.optimizer == "adam":
-            optimizer = torch.optim.Adam(groups, training.learning_rate, fused=fused)
-        else:
-            optimizer = torch.optim.AdamW(groups, training.learning_rate, fused=fused)
-        total = int(self.trainer.estimated_stepping_batches)
-        per_epoch = max(1, total // training.epochs)
-
-        def factor(step: int) -> float:
-            return schedules.factor(
-                training.schedule,
-                step,
-                total,
-                round(training.warmup_epochs * per_epoch),
-                training.step_epochs * per_epoch,
-                training.step_factor,
-            )
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters by learning rate and weight decay; biases and normalisation are not decayed."""
-        training = self._training
-        factors = rate_factors(self.network, training.layer_decay)
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for parameter in self.network.parameters():
-            decay = training.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((factors[id(parameter)], decay), []).append(parameter)
-        return [
-            {"params": parameters, "lr": training.learning_rate * factor, "weight_decay": decay}
-            for (factor, decay), parameters in groups.items()
-        ]
+        return optimisation.configure(self, self.network, self._training)
 
 
 class _Sums:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from recognition import datasets, policies, randomness
+from recognition import augmenter, datasets, policies, randomness
+from recognition.errors import ConfigurationError
+from recognition.families import Task
+from recognition.objects import Objects
 from recognition.store.shards import ShardedImages, ShardOrder
 
 PIXELS_WORTH_A_WORKER = 96 * 96
 Key = tuple[int, int]
 """(epoch, position in the split): the epoch travels with the index, since worker processes see no other sign of it."""
+WITH_OBJECTS: tuple[Task, ...] = ("detection", "instance_segmentation")
+WITH_MAPS: tuple[Task, ...] = ("segmentation",)
 
 
 @dataclass
@@ -33,34 +38,54 @@ class Batch:
         positions: int64 (N,), places in the split.
         share: this process's part of the batch times the number of processes; 1 for one process. A loss that is a mean
             over the local part times ``share``, averaged over processes, is the mean over the batch.
+        objects: for detection and instance segmentation, an image's ``boxes``, float32 (n, 4) of left, top, right and
+            bottom in pixels, its ``labels``, int64 (n,) from 0, and for instance segmentation its ``masks``, uint8
+            (n, H, W) of 0 and 1; as torchvision's detectors take them, but for their labels that count from 1.
+        maps: for segmentation, uint8 (N, H, W): 0 background, k the class k - 1, 255 ignored.
     """
 
     images: Tensor
     labels: Tensor
     positions: Tensor
     share: float = 1.0
+    objects: list[dict[str, Tensor]] | None = None
+    maps: Tensor | None = None
 
     def pin_memory(self) -> Batch:
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.positions.pin_memory(), self.share)
+        return self._each(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device, non_blocking: bool = True) -> Batch:
-        return Batch(
-            self.images.to(device, non_blocking=non_blocking),
-            self.labels.to(device, non_blocking=non_blocking),
-            self.positions.to(device, non_blocking=non_blocking),
-            self.share,
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def _each(self, moved: Callable[[Tensor], Tensor]) -> Batch:
+        objects = self.objects
+        if objects is not None:
+            objects = [{name: moved(value) for name, value in parts.items()} for parts in objects]
+        maps = None if self.maps is None else moved(self.maps)
+        return Batch(moved(self.images), moved(self.labels), moved(self.positions), self.share, objects, maps)
 
 
 class SplitDataset(Dataset[Batch]):
-    """A split that gives whole batches; with an augmentation policy, each image is drawn by its key."""
+    """A split that gives whole batches; with an augmentation policy, each image is drawn by its key.
 
-    def __init__(self, path: Path, split: str, policy: Path | None = None, seed: int = 0, world_size: int = 1) -> None:
+    What belongs to the images by the task, their objects or their class maps, is drawn with them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        split: str,
+        policy: Path | None = None,
+        seed: int = 0,
+        world_size: int = 1,
+        task: Task = "classification",
+    ) -> None:
         self._split = datasets.open_arrays(path).split(split)
         self._policy = policy
         self._seed = seed
         self._world_size = world_size
-        self._augmenter: policies.Augmenter | None = None
+        self._task = task
+        self._augmenter: augmenter.Augmenter | None = None
 
     def __len__(self) -> int:
         return len(self._split)
@@ -74,11 +99,24 @@ class SplitDataset(Dataset[Batch]):
         """The batch of the given keys, each with the size of the whole batch over all processes."""
         positions = np.array([position for (_, position), _ in keys], dtype=np.int64)
         images = self._split.batch(positions)
+        objects = self._split.objects(positions) if self._task in WITH_OBJECTS else None
+        maps = self._split.class_maps(positions) if self._task in WITH_MAPS else None
         if self._policy is not None:
-            augmenter = self._augmenter_here(self._policy)
-            images = np.stack(
-                [augmenter(image, epoch, position) for image, ((epoch, position), _) in zip(images, keys, strict=True)]
-            )
+            draw, places = self._augmenter_here(self._policy), [key for key, _ in keys]
+            if objects is not None:
+                with_objects = [
+                    draw.with_objects(image, found, *place)
+                    for image, found, place in zip(images, objects, places, strict=True)
+                ]
+                images, objects = np.stack([image for image, _ in with_objects]), [found for _, found in with_objects]
+            elif maps is not None:
+                with_maps = [
+                    draw.with_map(image, classes, *place)
+                    for image, classes, place in zip(images, maps, places, strict=True)
+                ]
+                images, maps = (np.stack(drawn) for drawn in zip(*with_maps, strict=True))
+            else:
+                images = np.stack([draw(image, *place) for image, place in zip(images, places, strict=True)])
         whole = keys[0][1]
         return Batch(
             torch.from_numpy(images).permute(0, 3, 1, 2),
@@ -86,12 +124,22 @@ class SplitDataset(Dataset[Batch]):
             torch.from_numpy(self._split.arrays.labels[self._split.indices[positions]]),
             torch.from_numpy(positions),
             len(keys) * self._world_size / whole,
+            None if objects is None else [self._as_tensors(found) for found in objects],
+            None if maps is None else torch.from_numpy(np.require(maps, requirements=["C", "W"])),
         )
 
-    def _augmenter_here(self, policy: Path) -> policies.Augmenter:
+    def _as_tensors(self, objects: Objects) -> dict[str, Tensor]:
+        parts = {"boxes": objects.boxes, "labels": objects.labels}
+        if self._task == "instance_segmentation":
+            assert objects.masks is not None
+            parts["masks"] = objects.masks
+        # tensors may be written to, memory-mapped arrays may not
+        return {name: torch.from_numpy(np.require(part, requirements=["C", "W"])) for name, part in parts.items()}
+
+    def _augmenter_here(self, policy: Path) -> augmenter.Augmenter:
         if self._augmenter is None:
             pipeline = policies.from_json(policy.read_text())
-            self._augmenter = policies.Augmenter(pipeline, self._seed)
+            self._augmenter = augmenter.Augmenter(pipeline, self._seed)
         return self._augmenter
 
 
@@ -168,6 +216,11 @@ def _is_encoded(images: object) -> bool:
     return isinstance(images, ShardedImages) and images.is_encoded
 
 
+def _check_box_parameters(policy: Path) -> None:
+    if not augmenter.takes_boxes(policies.from_json(policy.read_text())):
+        raise ConfigurationError(augmenter.without_box_parameters(f"The policy {policy}"))
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 
@@ -183,6 +236,7 @@ class ImageData(pl.LightningDataModule):
         seed: int,
         loader_workers: int = -1,
         pin_memory: bool = False,
+        task: Task = "classification",
     ) -> None:
         """Bind the prepared data set's folder and a policy file (none: no augmentation).
 
@@ -194,13 +248,20 @@ class ImageData(pl.LightningDataModule):
             loader_workers: processes that decode and augment; -1 chooses them by image size, policy, storage and
                 processors. None are started where there is nothing to decode or augment.
             pin_memory: for a faster copy to a GPU.
+            task: what is learned, which says what belongs to the images of a batch.
+
+        Raises:
+            ConfigurationError: the task needs boxes, which the policy was built without.
         """
         super().__init__()
+        if policy is not None and task in WITH_OBJECTS:
+            _check_box_parameters(policy)
         self._path = path
         self._policy = policy
         self._batch_size = batch_size
         self._seed = seed
         self._pin_memory = pin_memory
+        self._task = task
         self._workers = loader_workers if loader_workers >= 0 else self._fitting_workers()
 
     def _fitting_workers(self) -> int:
@@ -219,7 +280,7 @@ class ImageData(pl.LightningDataModule):
 
     def _loader(self, split: str, policy: Path | None, shuffle: bool) -> DataLoader[Batch]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        dataset = SplitDataset(self._path, split, policy, self._seed, world_size)
+        dataset = SplitDataset(self._path, split, policy, self._seed, world_size, self._task)
         order = dataset.shards
         batches = KeyedBatches(len(dataset), self._batch_size, self._seed, shuffle, rank, world_size, order)
         has_work = policy is not None or (order is not None and order.images.is_encoded)

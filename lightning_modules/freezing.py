@@ -46,7 +46,10 @@ def _size(module: nn.Module) -> int:
 
 
 def head_of(network: nn.Module) -> nn.Module:
-    """The layer that turns features into logits: what timm names so, else the last linear layer or convolution."""
+    """What turns features into logits: what timm or a detector names so, else the last linear layer or convolution."""
+    place = getattr(network, "head_name", None)
+    if isinstance(place, str):
+        return network.get_submodule(place)
     named = getattr(network, "get_classifier", None)
     classifier = named() if callable(named) else None
     if isinstance(classifier, nn.Module) and _holds_parameters(classifier):

@@ -45,6 +45,16 @@ class Audit(Section):
         " whose published test set is kept. Splits that we make never part copies.",
     )
     conflicting_labels: Policy = setting("quarantine", "The same pixels, or a near copy, under two labels.")
+    invalid_boxes: Literal["fail", "quarantine"] = setting(
+        "fail",
+        "Boxes without area or outside of their image. quarantine: these boxes are left out; their images stay.",
+    )
+    missing_annotations: Policy = setting(
+        "fail", "Images without a file of boxes or masks. warn: they count as images without objects."
+    )
+    invalid_masks: Literal["fail", "quarantine"] = setting(
+        "fail", "Masks that are empty, unreadable or of another size than their image."
+    )
     few_images: Literal["fail", "warn"] = setting("warn", "Classes with fewer images than minimum_per_class.")
     imbalance: Literal["fail", "warn"] = setting("warn", "The largest class more than 10 times the smallest.")
     missing_class: Literal["fail", "warn"] = setting("fail", "A split without any image of some class.")
@@ -67,9 +77,10 @@ class Data(Section):
 
     source: str = setting(
         "digits",
-        "A data set's name (digits, mnist, fashion_mnist, cifar10, cifar100); a folder with one sub-folder per class;"
-        " a zip or tar of such a folder; a manifest (.csv or .parquet with paths or addresses and labels); or"
-        " hf:<name> for a Hugging Face data set. All but names by path, http(s), or s3://, gs://, az:// address.",
+        "A data set's name (digits, mnist, fashion_mnist, cifar10, cifar100); a folder with one sub-folder per class,"
+        " or of images with boxes (COCO, Pascal VOC) or masks; a zip or tar of such a folder; a manifest (.csv or"
+        " .parquet with paths or addresses and labels); or hf:<name> for a Hugging Face data set. All but names by"
+        " path, http(s), or s3://, gs://, az:// address.",
         examples=["digits", "/data/flowers", "https://example.org/flowers.zip", "s3://bucket/labels.csv"],
     )
     mirror: str = setting(
@@ -99,6 +110,22 @@ class Data(Section):
         "A regular expression that finds the group in an image's path; its first pair of brackets, or all of it, is the"
         " group's name. No two splits share a group.",
         examples=[r"^.*/(patient\d+)_"],
+    )
+    per_class: int = setting(
+        0,
+        "Few-shot learning: only so many training images of each class are used, drawn by split_seed and draw. 0: all.",
+        unit="images",
+        ge=0,
+        le=1_000_000,
+    )
+    draw: int = setting(0, "Few-shot learning: which draw of the training images, counted from 0.", ge=0, le=9999)
+    draws: int = setting(
+        1,
+        "Few-shot learning: train so many networks, each on a draw of its own from this one on; scores are their means"
+        " with standard deviations, the first is registered.",
+        unit="draws",
+        ge=1,
+        le=100,
     )
     image_size: int = setting(
         0,
@@ -174,6 +201,12 @@ class Data(Section):
         except re.error as error:
             raise ValueError(f"is no regular expression: {error}") from None
         return pattern
+
+    @model_validator(mode="after")
+    def _draws_are_of_few(self) -> Self:
+        if not self.per_class and (self.draw or self.draws > 1):
+            raise ValueError("draw and draws are for few-shot learning: set data.per_class too")
+        return self
 
     @model_validator(mode="after")
     def _fold_is_one_of_folds(self) -> Self:

@@ -13,10 +13,12 @@ from pydantic import ValidationError
 from recognition import versions
 from recognition.audit.inspected import StoredImages
 from recognition.errors import DataError
+from recognition.objects import Objects
 from recognition.pixels import Pixels
 from recognition.records import PreparedData
 from recognition.splits import SPLITS
 from recognition.store import image_store
+from recognition.store.object_store import ObjectStore
 from recognition.store.shards import ShardedImages, ShardOrder
 
 RECORD = "dataset.json"
@@ -36,6 +38,8 @@ class PreparedArrays:
     """Shape (N,), memory-mapped."""
     indices: dict[str, NDArray[np.int64]]
     """For train, val and test the sorted positions of its images, memory-mapped."""
+    objects: ObjectStore | None = None
+    """What is known of the objects on each image, by its position; none where images have classes instead."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,6 +89,26 @@ class Split:
         """A copy of the images at some positions, uint8 (len(positions), height, width, channels)."""
         return self.arrays.images[self.indices[positions]]
 
+    def objects(self, positions: NDArray[np.int64]) -> list[Objects]:
+        """The objects of the images at some positions, in pixels of the prepared images; of boxes or instances."""
+        store = self._objects()
+        return [store.of(int(index)) for index in self.indices[positions]]
+
+    def class_maps(self, positions: NDArray[np.int64]) -> Pixels:
+        """The class of every pixel of the images at some positions; of masks or instances.
+
+        Returns:
+            uint8 (len(positions), height, width): 0 background, else a label + 1, 255 (`objects.IGNORED`) ignored.
+        """
+        store = self._objects()
+        maps = [store.class_map(int(index)) for index in self.indices[positions]]
+        return np.stack(maps) if maps else np.zeros((0, store.height, store.width), np.uint8)
+
+    def _objects(self) -> ObjectStore:
+        if self.arrays.objects is None:
+            raise ValueError("the images of this data set have classes, and no objects")
+        return self.arrays.objects
+
     def sample_ids(self) -> list[str]:
         """The id of each image, in order."""
         everything = self.arrays.sample_ids()
@@ -113,9 +137,9 @@ def open_arrays(path: Path) -> PreparedArrays:
     """
     try:
         store = image_store.open_store(load(path).images)
-        images = store.images()
+        images, objects = store.images(), store.objects()
         labels: NDArray[np.int64] = np.load(path / "labels.npy", mmap_mode="r", allow_pickle=False)
         indices = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in SPLITS}
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is damaged ({error}): remove this folder, and prepare the data again.") from error
-    return PreparedArrays(path, images, labels, indices)
+    return PreparedArrays(path, images, labels, indices, objects)

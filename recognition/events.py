@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,15 @@ class EpochEnd:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A PNG that shows how far a stage has come; ``step`` is the x of the metrics beside it."""
+
+    name: str
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
 class Message:
     """A log line; ``level`` as in the standard library's ``logging``."""
 
@@ -34,7 +44,7 @@ class Message:
     text: str
 
 
-Event = Progress | EpochEnd | Message
+Event = Progress | EpochEnd | Picture | Message
 Emit = Callable[[Event], None]
 
 

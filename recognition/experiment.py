@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from recognition.data_settings import Audit, Data, Limits
+from recognition.families import FAMILIES, Task, task_of
 from recognition.section import Section, setting
 from recognition.settings import PromotionMetric, tracking_settings
 
@@ -30,11 +31,13 @@ __all__ = [
     "digest_of",
 ]
 
-Preset = Literal["auto", "none", "shift_rotate", "flip_crop", "photo", "strong"]
+Preset = Literal["auto", "none", "shift_rotate", "flip_crop", "photo", "objects", "strong"]
 Normalization = Literal["auto", "dataset", "half", "imagenet", "none"]
 PRESETS: tuple[str, ...] = get_args(Preset)
-NETWORK_FAMILIES = ("timm/", "torchvision/")
-PLAIN_NETWORKS = ("auto", "cnn")
+Monitor = Literal[
+    "auto", "val/loss", "val/accuracy", "val/f1_macro", "val/psnr", "val/frechet_distance", "val/map", "val/map_50",
+    "val/mask_map_50", "val/dice_macro", "val/iou_macro",
+]  # fmt: skip
 
 
 class Augmentation(Section):
@@ -42,8 +45,8 @@ class Augmentation(Section):
 
     preset: Preset = setting(
         "auto",
-        "A named policy. auto: shift_rotate for small gray images, flip_crop for small colour ones, photo for larger"
-        " ones.",
+        "A named policy. auto: objects for images with boxes or masks, shift_rotate for small gray ones, flip_crop for"
+        " small colour ones, photo for larger ones.",
     )
     transforms: tuple[dict[str, dict[str, Any]], ...] = setting(
         (),
@@ -69,10 +72,16 @@ class Augmentation(Section):
 class Model(Section):
     """Which network learns, and with which weights it starts."""
 
+    task: Literal["auto", Task] = setting(
+        "auto",
+        "What is learned: the class of an image, to compress and restore it, to make new ones, boxes around objects, a"
+        " mask of classes, or a mask for each object. auto: what the network is for; without one what the data say.",
+    )
     network: str = setting(
         "auto",
-        "cnn (the small convolutional family below), timm/<name> or torchvision/<name>. auto: cnn.",
-        examples=["auto", "cnn", "timm/resnet18", "torchvision/mobilenet_v3_small"],
+        "One of ours (cnn, rnn, cnn_rnn, vit, encoder; dense_autoencoder, conv_autoencoder; dcgan; retinanet,"
+        " fasterrcnn; unet; maskrcnn), timm/<name> or torchvision/<name>. auto: the task's first.",
+        examples=["auto", "cnn", "vit", "unet", "timm/resnet18", "torchvision/mobilenet_v3_small"],
     )
     head: Literal["auto", "softmax", "sigmoid"] = setting(
         "auto",
@@ -80,7 +89,10 @@ class Model(Section):
         " auto: sigmoid for two classes.",
     )
     channels: tuple[int, ...] = setting(
-        (), "cnn: output channels of each convolution block. Empty: fitted to the image size.", examples=[[32, 64]]
+        (),
+        "cnn, cnn_rnn, conv_autoencoder, encoder: output channels of each convolution block. Empty: fitted to the image"
+        " size, or those of an autoencoder in weights.",
+        examples=[[32, 64]],
     )
     kernel_size: int = setting(3, "cnn: side of the convolution kernels.", unit="pixels", ge=1, le=11)
     padding: Literal["same", "valid"] = setting("same", "cnn: pad convolutions to keep the size, or do not.")
@@ -92,7 +104,47 @@ class Model(Section):
         "auto", "cnn: how the last feature map becomes a vector. auto: flatten up to 8x8, else its average."
     )
     dense: tuple[int, ...] = setting(
-        (), "cnn: units of each dense layer before the output.", unit="units", examples=[[64]]
+        (),
+        "cnn: units of each dense layer before the output; dense_autoencoder: of each layer before the code.",
+        unit="units",
+        examples=[[64]],
+    )
+    width: int = setting(
+        0,
+        "rnn, cnn_rnn: hidden units; vit: numbers a token; dcgan, unet, retinanet, fasterrcnn, maskrcnn: channels of"
+        " the first stage. 0: fitted.",
+        ge=0,
+        le=4096,
+    )
+    depth: int = setting(
+        0, "rnn, cnn_rnn: recurrent layers; vit: blocks; unet: times the image is halved. 0: fitted.", ge=0, le=64
+    )
+    heads: int = setting(0, "vit: attention heads; they divide width. 0: one for each 32 of width.", ge=0, le=64)
+    patch_size: int = setting(
+        0,
+        "vit, rnn: side of the square patches that are read in order. 0: fitted for vit, whole rows for rnn.",
+        unit="pixels",
+        ge=0,
+        le=64,
+    )
+    positions: Literal["learned", "sinusoidal"] = setting("learned", "vit: how patches know where they lie.")
+    cell: Literal["lstm", "gru", "rnn"] = setting("lstm", "rnn, cnn_rnn: the recurrent cell.")
+    bidirectional: bool = setting(False, "rnn, cnn_rnn: also read from the end.")
+    code: int = setting(
+        0,
+        "Autoencoders, encoder: numbers that an image is compressed to; dcgan: numbers of the noise. 0: 64, or those of"
+        " an autoencoder in weights.",
+        ge=0,
+        le=65_536,
+    )
+    variational: bool = setting(False, "Autoencoders: learn a distribution of codes (VAE).")
+    conditional: bool = setting(True, "dcgan: make images of a class that is asked for.")
+    adapter_rank: int = setting(
+        0,
+        "Low-rank adapters of this rank learn beside frozen attention and linear layers; they are added to the weights"
+        " when the model is saved. 0: none.",
+        ge=0,
+        le=256,
     )
     dropout: float = setting(
         0.0,
@@ -104,8 +156,10 @@ class Model(Section):
     pretrained: bool = setting(False, "timm and torchvision: start from the hub's pretrained weights.")
     weights: str = setting(
         "",
-        "A local file to start from (.safetensors, or .pt/.pth that holds tensors only). Layers of another shape than"
-        " the network's output are left as they are initialised.",
+        "What to start from: a local file (.safetensors, or .pt/.pth that holds tensors only), or a registered model"
+        " (models:/name@champion, models:/name/1). The output layer is left as it is initialised where its shape is"
+        " another. With network: encoder, those of an autoencoder.",
+        examples=["weights.safetensors", "models:/fashion_mnist-autoencoder@champion"],
     )
 
     @field_validator("channels", "dense")
@@ -117,10 +171,22 @@ class Model(Section):
 
     @field_validator("network")
     @classmethod
-    def _network_is_of_a_known_family(cls, network: str) -> str:
-        if network not in PLAIN_NETWORKS and not network.startswith(NETWORK_FAMILIES):
-            raise ValueError(_not_one_of(network, [*PLAIN_NETWORKS, *(f"{f}<name>" for f in NETWORK_FAMILIES)]))
+    def _network_is_known(cls, network: str) -> str:
+        if network != "auto":
+            task_of(network)
         return network
+
+    @model_validator(mode="after")
+    def _network_is_for_the_task(self) -> Self:
+        if self.network == "auto":
+            return self
+        task = task_of(self.network)
+        if self.task not in ("auto", task):
+            raise ValueError(
+                f"network {self.network!r} is for {task}, not for {self.task}: leave one of model.network and"
+                " model.task out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pools_fit_blocks(self) -> Self:
@@ -161,10 +227,30 @@ class Training(Section):
         0.0, "Decay of the exponential moving average of the weights, used for scoring. 0: none.", ge=0, lt=1
     )
     early_stopping: int = setting(
-        0, "Stop when the validation loss has not improved for so many epochs. 0: never.", unit="epochs", ge=0, le=1000
+        0, "Stop when the monitored score has not improved for so many epochs. 0: never.", unit="epochs", ge=0, le=1000
     )
-    monitor: Literal["val/loss", "val/accuracy", "val/f1_macro"] = setting(
-        "val/loss", "The validation score whose best epoch is kept."
+    monitor: Monitor = setting(
+        "auto", "The validation score whose best epoch is kept. auto: val/loss for classes, else the task's main score."
+    )
+    noise: float = setting(
+        0.0,
+        "Autoencoders: standard deviation of the noise that is put on the images they read; they learn to restore the"
+        " clean ones.",
+        unit="of full brightness",
+        ge=0,
+        le=1,
+    )
+    reconstruction_loss: Literal["mse", "l1", "bce"] = setting(
+        "mse", "Autoencoders: squared, absolute or cross-entropy loss."
+    )
+    beta: float = setting(1.0, "Variational autoencoders: factor of the Kullback-Leibler term.", ge=0, le=1000)
+    adversarial_loss: Literal["wgan_gp", "hinge", "non_saturating"] = setting(
+        "hinge",
+        "GANs: Wasserstein distance with gradient penalty; hinge and non-saturating use spectral normalisation.",
+    )
+    gradient_penalty: float = setting(10.0, "wgan_gp: factor of the gradient penalty.", ge=0, le=1000)
+    critic_steps: int = setting(
+        1, "GANs: steps of the discriminator for each of the generator.", unit="steps", ge=1, le=20
     )
     freeze: Literal["none", "backbone", "staged"] = setting(
         "none",
@@ -196,16 +282,39 @@ class Evaluation(Section):
     top_k: int = setting(5, "A label counts as found among so many best guesses (test/top<k>_accuracy).", ge=2, le=1000)
     threshold: float = setting(0.5, "sigmoid: the probability from which the second class is said.", gt=0, lt=1)
     mistakes: int = setting(16, "Most confident mistakes shown.", unit="images", ge=0, le=100)
+    explanations: int = setting(
+        4,
+        "Classifiers: so many right, wrong and uncertain images each are shown with what the network looked at.",
+        unit="images",
+        ge=0,
+        le=32,
+    )
+    probe: bool = setting(
+        False,
+        "Classifiers: also score a linear probe and nearest prototypes on the frozen start weights' features.",
+    )
+    examples: int = setting(12, "Images shown of each figure of other tasks.", unit="images", ge=1, le=64)
+    score_threshold: float = setting(
+        0.5, "Detection: boxes from this confidence on are shown and answered.", gt=0, lt=1
+    )
+    judge: str = setting(
+        "",
+        "GANs: a registered classifier of the same classes (models:/name@champion), in whose feature space samples are"
+        " judged. Empty: the champion of the data's name.",
+    )
+    samples: int = setting(1000, "GANs: samples that are judged.", unit="images", ge=16, le=100_000)
 
 
 class Registration(Section):
     """Under which name the model is registered, and when it becomes champion."""
 
     enabled: bool = setting(True, "Register the model. Off: the run keeps it, the registry does not.")
-    model_name: str = setting("", "Name in the registry. Empty: the data's name.")
+    model_name: str = setting(
+        "", "Name in the registry. Empty: the data's name, with the task behind it where that is not classification."
+    )
     metric: PromotionMetric = Field(
         default_factory=lambda: tracking_settings().promotion.metric,
-        description="The test score that decides about champion. Default: mlflow.yaml's.",
+        description="The test score that decides about champion. auto: the task's main score. Default: mlflow.yaml's.",
     )
     minimum_gain: float = Field(
         default_factory=lambda: tracking_settings().promotion.minimum_gain,
@@ -235,6 +344,16 @@ class Experiment(Section):
     evaluation: Evaluation = Field(default=Evaluation(), description=str(Evaluation.__doc__))
     registration: Registration = Field(default_factory=Registration, description=str(Registration.__doc__))
 
+    @model_validator(mode="after")
+    def _metric_is_of_the_task(self) -> Self:
+        metric, task = self.registration.metric, self.task
+        if task is not None and metric != "auto" and metric not in FAMILIES[task].metrics:
+            raise ValueError(
+                f"registration.metric: models for {task} have no {metric}; use auto, or one of"
+                f" {', '.join(FAMILIES[task].metrics)}"
+            )
+        return self
+
     @property
     def data_name(self) -> str:
         """The data's short name: a data set's own, or the folder's or archive's without its ending."""
@@ -249,9 +368,21 @@ class Experiment(Section):
         return self.name or self.data_name
 
     @property
-    def model_name(self) -> str:
+    def task(self) -> Task | None:
+        """What is learned, where the settings say it; else the data decide."""
+        if self.model.task != "auto":
+            return self.model.task
+        return None if self.model.network == "auto" else task_of(self.model.network)
+
+    def registered_name(self, task: Task) -> str:
+        """The name of the registered model, for what was learned."""
         cleaned = "".join("-" if character in "/:@ " else character for character in self.data_name)
-        return self.registration.model_name or cleaned
+        return self.registration.model_name or cleaned + FAMILIES[task].suffix
+
+    def promotion_metric(self, task: Task) -> str:
+        """The test score that decides about champion, for what was learned."""
+        metric = self.registration.metric
+        return FAMILIES[task].metric if metric == "auto" else metric
 
     @property
     def digest(self) -> str:
@@ -280,11 +411,3 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _not_one_of(value: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(value, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{value!r} is none of {', '.join(known)}{hint}"

@@ -65,7 +65,7 @@ def most_confident_mistakes(
         for axes in grid.flat[len(shown) :]:
             axes.set_visible(False)
         for axes, tile, index in zip(grid.flat, tiles, shown, strict=False):
-            _show_image(axes, tile, WRONG)
+            show_image(axes, tile, WRONG)
             true, said = class_names[labels[index]], class_names[predictions[index]]
             text = f"{true} → {said} ({confidences[index]:.2f})"
             if len(text) > 20:
@@ -94,8 +94,8 @@ def preview_grid(originals: Images, augmented: Images, path: Path, titles: Seque
         for index in range(count):
             band, column = divmod(index, columns)
             above, below = grid[2 * band, column], grid[2 * band + 1, column]
-            _show_image(above, originals[index], MUTED)
-            _show_image(below, augmented[index], RIGHT)
+            show_image(above, originals[index], MUTED)
+            show_image(below, augmented[index], RIGHT)
             if titles:
                 above.set_title(short(titles[index], 16), fontsize=9, fontweight="normal", loc="center", pad=4)
             if column == 0:
@@ -110,7 +110,8 @@ def _check_images(what: str, images: Images) -> None:
         )
 
 
-def _show_image(axes: Axes, image: Images, frame: str) -> None:
+def show_image(axes: Axes, image: Images, frame: str) -> None:
+    """Show an image (H, W, 1 or 3), uint8, without ticks, in a frame of a colour."""
     shown = image[..., 0] if image.shape[2] == 1 else image
     interpolation = "nearest" if max(image.shape[:2]) < 100 else "antialiased"
     axes.set_axis_on()

@@ -15,6 +15,7 @@ from recognition.audit.inspected import Inspected
 from recognition.audit.wrong_labels import suspicious
 from recognition.data_settings import Data
 from recognition.errors import DataError
+from recognition.families import KINDS
 from recognition.progress import Progress, silent
 from recognition.records import AuditedData, Finding, Located
 from recognition.settings import home
@@ -44,8 +45,11 @@ def with_wrong_labels(
         DataError: the model knows other classes, or was trained on all the images.
         ModelError, TrackingError: there is no such model.
     """
+    if audited.kind != "classes":
+        held = KINDS[audited.kind]
+        raise DataError(f"Likely wrong labels are found where images have classes, but {data.source} holds {held}.")
     run_id = registry.run_of(model)
-    classifier = bundle.load(registry.fetch_bundle(model))
+    classifier = bundle.load_classifier(registry.fetch_bundle(model))
     if sorted(classifier.class_names) != sorted(audited.class_names):
         raise DataError(
             f"The model {model} knows the classes {', '.join(classifier.class_names[:10])}, the images are of"

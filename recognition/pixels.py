@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from functools import cache
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,21 +157,101 @@ def fit(array: Pixels, height: int, width: int, how: Fit) -> Pixels:
     rows, columns = array.shape[:2]
     if (rows, columns) == (height, width):
         return array
-    image = _as_image(array)
+    return _placed(array, geometry(rows, columns, height, width, how), Image.Resampling.BICUBIC)
+
+
+def fit_mask(mask: Pixels, height: int, width: int, how: Fit) -> Pixels:
+    """Bring a mask to size as `fit` brings its image: uint8 (H, W) to (height, width), by nearest neighbour.
+
+    What is padded is 0.
+    """
+    rows, columns = mask.shape
+    if (rows, columns) == (height, width):
+        return mask
+    placed = geometry(rows, columns, height, width, how)
+    return _placed(mask[:, :, np.newaxis], placed, Image.Resampling.NEAREST)[:, :, 0]
+
+
+class Geometry(NamedTuple):
+    """Where the pixels of an image come to lie when it is brought to size: part of it, scaled, on part of the result.
+
+    Coordinates are those of edges: 0 is the left (upper) edge of the first pixel.
+    """
+
+    rows: int
+    columns: int
+    """Of the original image."""
+    height: int
+    width: int
+    """Of the prepared image."""
+    part: tuple[float, float, float, float]
+    """Left, top, right and bottom of what is kept of the original."""
+    place: tuple[int, int, int, int]
+    """Left, top, right and bottom of where that lies on the prepared image; the rest is padded."""
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the prepared image for one of the original, along x and y."""
+        left, top, right, bottom = self.part
+        on_left, on_top, on_right, on_bottom = self.place
+        return (on_right - on_left) / (right - left), (on_bottom - on_top) / (bottom - top)
+
+    def to_prepared(self, boxes: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Boxes of the original on the prepared image, clipped to it.
+
+        Args:
+            boxes: (n, 4): left, top, right, bottom.
+
+        Returns:
+            float32 (n, 4); a box of which nothing is left has no width or no height.
+        """
+        scale, part, place = self._pairs()
+        moved = (np.asarray(boxes, np.float64).reshape(-1, 4) - part) * scale + place
+        low, high = np.array(self.place[:2] * 2), np.array(self.place[2:] * 2)
+        return np.clip(moved, low, high).astype(np.float32)
+
+    def to_original(self, boxes: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Boxes on the prepared image, (n, 4), as float32 boxes of the original, clipped to it."""
+        scale, part, place = self._pairs()
+        moved = (np.asarray(boxes, np.float64).reshape(-1, 4) - place) / scale + part
+        return np.clip(moved, 0, np.array([self.columns, self.rows] * 2)).astype(np.float32)
+
+    def _pairs(self) -> tuple[NDArray[np.float64], ...]:
+        """Scale, start on the original and start on the prepared image, each for left, top, right and bottom."""
+        return tuple(np.array(pair * 2, np.float64) for pair in (self.scale, self.part[:2], self.place[:2]))
+
+
+def geometry(rows: int, columns: int, height: int, width: int, how: Fit) -> Geometry:
+    """How `fit` brings an image of rows x columns pixels to height x width.
+
+    Args:
+        rows: the original's height.
+        columns: its width.
+        height: wanted.
+        width: wanted.
+        how: as for `fit`.
+    """
+    part, place = (0.0, 0.0, float(columns), float(rows)), (0, 0, width, height)
     if how == "pad":
         scale = min(height / rows, width / columns)
         inner = (max(1, round(rows * scale)), max(1, round(columns * scale)))
-        padded = np.zeros((height, width, array.shape[2]), np.uint8)
         top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
-        small = image.resize((inner[1], inner[0]), Image.Resampling.BICUBIC)
-        padded[top : top + inner[0], left : left + inner[1]] = _as_array(small)
-        return padded
-    box = (0.0, 0.0, float(columns), float(rows))
-    if how == "crop":
+        place = (left, top, left + inner[1], top + inner[0])
+    elif how == "crop":
         scale = max(height / rows, width / columns)
         margin_x, margin_y = (columns - width / scale) / 2, (rows - height / scale) / 2
-        box = (max(0.0, margin_x), max(0.0, margin_y), columns - max(0.0, margin_x), rows - max(0.0, margin_y))
-    return _as_array(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+        part = (max(0.0, margin_x), max(0.0, margin_y), columns - max(0.0, margin_x), rows - max(0.0, margin_y))
+    return Geometry(rows, columns, height, width, part, place)
+
+
+def _placed(array: Pixels, geometry: Geometry, resampling: Image.Resampling) -> Pixels:
+    left, top, right, bottom = geometry.place
+    resized = _as_array(_as_image(array).resize((right - left, bottom - top), resampling, box=geometry.part))
+    if resized.shape[:2] == (geometry.height, geometry.width):
+        return resized
+    padded = np.zeros((geometry.height, geometry.width, array.shape[2]), np.uint8)
+    padded[top:bottom, left:right] = resized
+    return padded
 
 
 @cache

@@ -1,32 +1,46 @@
-"""Augmentation policies: lists of Albumentations transforms, checked before they are used, drawn per sample by key."""
+"""Augmentation policies: lists of Albumentations transforms, checked before they are used.
+
+Where images have objects, boxes and masks move with them (`recognition.augmenter`): a policy for such data is built
+with box parameters, and refused by name when one of its transforms would leave them behind.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import albumentations as A
 import cv2
-import numpy as np
 import yaml
-from numpy.typing import NDArray
+from albumentations.core.type_definitions import Targets
 
-from recognition import datasets
+from recognition.augmenter import Augmenter, box_parameters
 from recognition.errors import ConfigurationError
 from recognition.events import Emit, ignore
 from recognition.experiment import Augmentation
-from recognition.randomness import SAMPLE, KeyedRandom
+from recognition.families import Kind
 from recognition.records import Policy, PreparedData
+
+__all__ = ["Augmenter", "augment", "build", "choose", "from_json", "presets", "to_json"]
 
 Transforms = Sequence[Mapping[str, Mapping[str, Any]]]
 
-TRIED_EPOCHS = 3
 _COLOUR_ONLY = {"HueSaturationValue"}
+_NEEDS: dict[Kind, tuple[Targets, ...]] = {
+    "classes": (),
+    "boxes": (Targets.BBOXES,),
+    "masks": (Targets.MASK,),
+    "instances": (Targets.BBOXES, Targets.MASK),
+}
+"""For each kind what must move with an image."""
+_NAMES = {Targets.BBOXES: "boxes", Targets.MASK: "masks"}
+_MIRRORING = (cv2.BORDER_REFLECT, cv2.BORDER_REFLECT_101, cv2.BORDER_WRAP)
 
 
 def presets() -> dict[str, list[dict[str, dict[str, Any]]]]:
@@ -37,14 +51,56 @@ def presets() -> dict[str, list[dict[str, dict[str, Any]]]]:
     return content
 
 
-def build(transforms: Transforms, height: int, width: int) -> A.Compose:
+def build(transforms: Transforms, height: int, width: int, kind: Kind = "classes") -> A.Compose:
     """Build the pipeline for uint8 images of height x width pixels.
 
+    Args:
+        transforms: in order, each as {name: {argument: value}}.
+        height: of the images.
+        width: of the images.
+        kind: what belongs to the images; with boxes or a mask an object, the pipeline gets box parameters.
+
     Raises:
-        ConfigurationError: a transform or an argument that Albumentations does not have, or a value it refuses.
+        ConfigurationError: a transform or an argument that Albumentations does not have, a value it refuses, or a
+            transform that would leave boxes or masks behind.
     """
     sizes = {"@height": height, "@width": width, "@pad": max(1, min(height, width) // 8)}
-    return A.Compose([_transform(item, sizes, f"augmentation.transforms[{i}]") for i, item in enumerate(transforms)])
+    built = []
+    for number, item in enumerate(transforms):
+        where = f"augmentation.transforms[{number}]"
+        transform = _transform(item, sizes, where)
+        _refuse_what_stays_behind(transform, kind, where)
+        built.append(transform)
+    with _colour_alone():
+        return A.Compose(built, bbox_params=box_parameters() if Targets.BBOXES in _NEEDS[kind] else None)
+
+
+@contextmanager
+def _colour_alone() -> Iterator[None]:
+    """Box parameters are no mistake where no transform moves a box."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Got processor for bboxes", category=UserWarning)
+        yield
+
+
+def _refuse_what_stays_behind(transform: Any, kind: Kind, where: str) -> None:
+    if isinstance(transform, A.BaseCompose):
+        for part in transform.transforms:
+            _refuse_what_stays_behind(part, kind, where)
+        return
+    name = type(transform).__name__
+    if not isinstance(transform, A.ImageOnlyTransform):
+        for need in _NEEDS[kind]:
+            if need not in _moved_by(transform):
+                raise ConfigurationError(
+                    f"{where}: {name} cannot take {_NAMES[need]} along, and these images have them: leave it out, or "
+                    "take one that can, such as HorizontalFlip, Affine, RandomCrop or Resize."
+                )
+    if kind == "instances" and getattr(transform, "border_mode", None) in _MIRRORING:
+        raise ConfigurationError(
+            f"{where}: {name} mirrors the image at its border, and would add mirrored parts to the masks of objects: "
+            "set its border_mode to 0 (one colour)."
+        )
 
 
 def _transform(item: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, int], where: str) -> A.BasicTransform:
@@ -104,37 +160,40 @@ def _fill(value: Any, sizes: Mapping[str, int]) -> Any:
     return value
 
 
-def choose(augmentation: Augmentation, height: int, width: int, channels: int) -> tuple[str, Transforms]:
+def _moved_by(transform: A.BasicTransform) -> tuple[Targets, ...]:
+    # the public `targets` names boxes for every transform that moves anything
+    moved: Targets | tuple[Targets, ...] = transform._targets
+    return moved if isinstance(moved, tuple) else (moved,)
+
+
+def choose(
+    augmentation: Augmentation, height: int, width: int, channels: int, kind: Kind = "classes"
+) -> tuple[str, Transforms]:
     """The policy's name and its transforms; ``auto`` is decided by the prepared images.
 
-    Colour transforms of a preset are left out for gray images.
+    Colour transforms of a preset are left out for gray images; where each object has a mask, a preset fills with black
+    instead of mirroring at the border.
     """
     if augmentation.transforms:
         return "custom", augmentation.transforms
     name: str = augmentation.preset
+    if name == "auto" and kind != "classes":
+        name = "objects"
     if name == "auto":
         small = min(height, width) <= 48
         name = ("shift_rotate" if channels == 1 else "flip_crop") if small else "photo"
     transforms = presets()[name]
     if channels == 1:
         transforms = [item for item in transforms if not set(item) & _COLOUR_ONLY]
+    if kind == "instances":
+        transforms = [
+            {transform: _not_mirroring(arguments) for transform, arguments in item.items()} for item in transforms
+        ]
     return name, transforms
 
 
-class Augmenter:
-    """A policy whose draw for a sample depends on (seed, epoch, sample index) alone."""
-
-    def __init__(self, policy: A.Compose, seed: int) -> None:
-        cv2.setNumThreads(0)
-        self._policy = policy
-        self._random = KeyedRandom(seed, SAMPLE)
-        self._policy.set_random_state(self._random.generator, self._random.python)
-
-    def __call__(self, image: NDArray[np.uint8], epoch: int, index: int) -> NDArray[np.uint8]:
-        """Augment one image, uint8 (H, W, C); the result has the same shape."""
-        self._random.reset(epoch, index)
-        augmented: NDArray[np.uint8] = self._policy(image=image)["image"]
-        return augmented
+def _not_mirroring(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {**arguments, "border_mode": cv2.BORDER_CONSTANT} if "border_mode" in arguments else arguments
 
 
 def to_json(policy: A.Compose) -> str:
@@ -150,7 +209,8 @@ def from_json(text: str) -> A.Compose:
     """
     content = json.loads(text)
     _refuse_foreign(content["transform"])
-    policy = A.from_dict(content)
+    with _colour_alone():
+        policy = A.from_dict(content)
     assert isinstance(policy, A.Compose)
     return policy
 
@@ -172,44 +232,18 @@ def augment(data: PreparedData, augmentation: Augmentation, seed: int, folder: P
     Writes ``policy.json``, ``policy.yaml`` and ``preview.png`` into the folder.
 
     Raises:
-        ConfigurationError: the policy cannot be built, fails on the images, or changes their shape or type.
+        ConfigurationError: the policy cannot be built, fails on the images, changes their shape or type, would leave
+            boxes or masks behind, or leaves no object in sight.
     """
-    from recognition import galleries
+    from recognition import policy_trials
 
-    name, transforms = choose(augmentation, data.height, data.width, data.channels)
-    policy = build(transforms, data.height, data.width)
-    augmenter = Augmenter(policy, seed)
-    train = datasets.open_arrays(data.path).split("train")
-    # evenly spread, so that a source sorted by class shows several classes
-    chosen = np.unique(np.linspace(0, len(train) - 1, augmentation.preview).astype(np.int64))
-    originals = train.batch(chosen)
-    labels = train.labels[chosen]
-    augmented = []
-    for epoch in range(TRIED_EPOCHS):
-        for original, index in zip(originals, chosen, strict=True):
-            try:
-                result = augmenter(original, epoch, int(index))
-            except Exception as error:
-                raise ConfigurationError(
-                    f"augmentation: the policy {name} fails on images of {data.height}x{data.width}x{data.channels}: "
-                    f"{error}"
-                ) from error
-            if result.shape != original.shape or result.dtype != np.uint8:
-                raise ConfigurationError(
-                    f"augmentation: the policy {name} turns uint8 images of shape {original.shape} into "
-                    f"{result.dtype} of shape {result.shape}: end it with a crop or resize to @height x @width, "
-                    "and leave normalisation to augmentation.normalization."
-                )
-            augmented.append(result)
+    name, transforms = choose(augmentation, data.height, data.width, data.channels, data.kind)
+    policy = build(transforms, data.height, data.width, data.kind)
+    preview = policy_trials.tried(data, Augmenter(policy, seed), name, augmentation.preview)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "policy.json").write_text(to_json(policy))
     (folder / "policy.yaml").write_text(yaml.safe_dump({name: [dict(item) for item in transforms]}, sort_keys=False))
-    galleries.preview_grid(
-        originals,
-        np.stack(augmented[: len(originals)]),
-        folder / "preview.png",
-        [data.class_names[int(label)] for label in labels],
-    )
+    preview.draw(folder / "preview.png")
     return Policy(
         path=folder / "policy.json",
         preview=folder / "preview.png",

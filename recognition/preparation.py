@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from recognition import datasets, versions
+from recognition import datasets, few_shot, versions
 from recognition.access import UNRESTRICTED, Access
 from recognition.audit import Audited, audit, markdown, write_report
-from recognition.audit.inspected import Inspected
+from recognition.audit.inspected import Annotated, Inspected
 from recognition.data_settings import Data
 from recognition.errors import AuditError, DataError
 from recognition.experiment import digest_of
@@ -76,7 +77,8 @@ def locate(
             source=data.source,
             fingerprint=images.fingerprint,
             images=len(images),
-            classes=len(images.class_names),
+            classes=len(images.object_names),
+            kind=images.kind,
         )
 
 
@@ -125,7 +127,32 @@ def arrange(data: Data, audited: AuditedData, *, fresh: bool = False) -> Prepare
     built = build_once(folder, _is_whole, lambda building: _arrange(audited, building, folder), fresh)
     if not built:
         logger.info("The images of %s are prepared already: %s", data.source, folder)
+    prepared = datasets.load(folder).model_copy(update={"source": data.source})
+    return few(data, prepared, fresh=fresh) if data.per_class else prepared
+
+
+def few(data: Data, prepared: PreparedData, *, fresh: bool = False) -> PreparedData:
+    """A data set with only ``data.per_class`` training images of each class; validation and test stay.
+
+    Args:
+        data: which draw, and how many images.
+        prepared: the whole data set, or any draw of it.
+        fresh: write it again.
+
+    Raises:
+        ConfigurationError: the images have no class each.
+        DataError: a class has too few training images.
+    """
+    few_shot.check_kind(prepared)
+    whole = prepared.path.name.partition("-")[0]
+    folder = prepared.path.with_name(f"{whole}-{data.per_class}-{data.draw}")
+    build_once(folder, _is_whole, lambda building: few_shot.write(data, prepared, building, folder), fresh)
     return datasets.load(folder).model_copy(update={"source": data.source})
+
+
+def draws(data: Data, prepared: PreparedData) -> list[PreparedData]:
+    """The data sets of the draws that ``data.draws`` asks for after the first; ``prepared`` is any of them."""
+    return [few(data.model_copy(update={"draw": data.draw + number}), prepared) for number in range(1, data.draws)]
 
 
 def frozen_test(data: Data, access: Access) -> Counter[bytes]:
@@ -155,6 +182,21 @@ def inspected_images(images: Images, found: ImageStore) -> Inspected:
         remarks=found.record.remarks,
         findings=images.findings,
         published_splits=images.published,
+        annotated=_annotated(found),
+    )
+
+
+def _annotated(found: ImageStore) -> Annotated | None:
+    objects = found.objects()
+    if objects is None:
+        return None
+    return Annotated(
+        kind=objects.record.kind,
+        class_names=objects.record.class_names,
+        counts=objects.counts,
+        digests=objects.digests,
+        flaws=objects.record.flaws,
+        cropped=objects.record.cropped,
     )
 
 
@@ -173,7 +215,8 @@ def write_outcome(folder: Path, audited: Audited, inspected: Inspected, found: I
         path=folder,
         store=found.path,
         source=data.source,
-        class_names=inspected.class_names,
+        class_names=inspected.annotated.class_names if inspected.annotated else inspected.class_names,
+        kind=inspected.annotated.kind if inspected.annotated else "classes",
         images=len(inspected),
         left_out=len(audited.left_out),
         findings=audited.findings,
@@ -183,17 +226,28 @@ def write_outcome(folder: Path, audited: Audited, inspected: Inspected, found: I
 
 
 def _write_samples(folder: Path, images: Images, inspected: Inspected, audited: Audited) -> None:
+    labels, class_names = images.labels, images.class_names
+    if annotated := inspected.annotated:
+        # with other objects an image is another one to whoever compares versions
+        labels, class_names = _numbered([annotated.told(index) for index in range(len(images))])
     versions.write_samples(
         folder / versions.SAMPLES,
         sample_ids=images.sample_ids,
-        labels=images.labels,
-        class_names=images.class_names,
+        labels=labels,
+        class_names=class_names,
         split=audited.split,
         left_out=audited.left_out,
         content=inspected.measures["content"],
         groups=inspected.groups,
         metadata=images.metadata,
     )
+
+
+def _numbered(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The number of each name, and the different names."""
+    numbers: dict[str, int] = {}
+    labels = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
+    return labels, tuple(numbers)
 
 
 def load_outcome(folder: Path) -> AuditedData:
@@ -230,8 +284,12 @@ def _is_whole(folder: Path) -> bool:
 def _arrange(audited: AuditedData, building: Path, folder: Path) -> None:
     found = image_store.open_store(audited.store)
     samples = versions.read_samples(audited.path / versions.SAMPLES)
-    number = {name: label for label, name in enumerate(audited.class_names)}
-    labels = np.array([number[name] for name in samples.class_names], np.int64)
+    objects = found.objects()
+    if objects is None:
+        number = {name: label for label, name in enumerate(audited.class_names)}
+        labels = np.array([number[name] for name in samples.class_names], np.int64)
+    else:
+        labels = np.zeros(len(samples), np.int64)
     split = np.asarray(samples.split)
     indices = {name: np.flatnonzero(split == name).astype(np.int64) for name in SPLITS}
     for name, rows in {**indices, "labels": labels}.items():
@@ -242,9 +300,15 @@ def _arrange(audited: AuditedData, building: Path, folder: Path) -> None:
     used = np.sort(np.concatenate(list(indices.values())))
     mean, std = found.mean_and_std(indices["train"])
     content = found.measures()["content"]
+    said, names = (labels, audited.class_names) if objects is None else _numbered(samples.class_names)
 
     def digest(positions: NDArray[np.int64]) -> str:
-        return versions.dataset_digest(content[positions], audited.class_names, labels[positions])
+        return versions.dataset_digest(content[positions], names, said[positions])
+
+    def class_counts(positions: NDArray[np.int64]) -> dict[str, int]:
+        if objects is None:
+            return _class_counts(labels[positions], audited.class_names)
+        return dict(zip(audited.class_names, objects.counts[positions].sum(axis=0).tolist(), strict=True))
 
     record = PreparedData(
         path=folder,
@@ -252,12 +316,13 @@ def _arrange(audited: AuditedData, building: Path, folder: Path) -> None:
         digest=digest(used),
         test_digest=digest(indices["test"]),
         source=audited.source,
+        kind=audited.kind,
         class_names=audited.class_names,
         height=found.record.height,
         width=found.record.width,
         channels=found.record.channels,
         counts={name: len(indices[name]) for name in SPLITS},
-        class_counts={name: _class_counts(labels[indices[name]], audited.class_names) for name in SPLITS},
+        class_counts={name: class_counts(indices[name]) for name in SPLITS},
         mean=mean,
         std=std,
         findings=audited.findings,

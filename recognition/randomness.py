@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-SHUFFLE, SAMPLE, BATCH = 1, 2, 3
+SHUFFLE, SAMPLE, BATCH, NOISE, CODE = 1, 2, 3, 4, 5
 """What a stream is for; streams of different purposes never meet."""
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from recognition.families import Kind, Task
+
 
 class Record(BaseModel):
     """A frozen record."""
@@ -38,6 +40,8 @@ class Located(Record):
     """Changes whenever the content does; independent of where the source lies."""
     images: int
     classes: int
+    kind: Kind = "classes"
+    """What the source says of its images."""
 
     def is_whole(self) -> bool:
         """Always: what has been removed since is fetched again when it is needed."""
@@ -53,6 +57,7 @@ class AuditedData(Record):
     """The folder of the decoded images."""
     source: str
     class_names: tuple[str, ...]
+    kind: Kind = "classes"
     images: int
     left_out: int
     findings: tuple[Finding, ...]
@@ -74,7 +79,10 @@ class PreparedData(Record):
     """Of all images in use and their labels, independent of names, folders and order."""
     test_digest: str
     source: str
+    kind: Kind = "classes"
+    """What is known of each image."""
     class_names: tuple[str, ...]
+    """Of images, or with another kind of objects."""
     height: int
     width: int
     channels: int
@@ -107,18 +115,25 @@ class TrainedModel(Record):
 
     path: Path
     bundle: Path
+    task: Task = "classification"
+    monitor: str = "val/loss"
     best_epoch: int
     epochs: int
     device: str
     parameters: int
     flops: int
     history: dict[str, list[float]] = Field(default_factory=dict)
+    baselines: dict[str, float] = Field(default_factory=dict)
+    """Test scores of the frozen start weights, where ``evaluation.probe`` asked for them."""
+    others: tuple[TrainedModel, ...] = ()
+    """The networks of the other draws of ``data.draws``, in order."""
 
 
 class Scores(Record):
     """Scores of a model on test images, and the folder of figures and tables."""
 
     path: Path
+    task: Task = "classification"
     test_digest: str
     metrics: dict[str, float]
 
@@ -139,6 +154,7 @@ class TrainingResult(Record):
     run_id: str
     run_url: str
     flow_run_id: str
+    task: Task = "classification"
     metrics: dict[str, float]
     model: Version | None
     seconds: dict[str, float]
@@ -151,6 +167,7 @@ class EvaluationResult(Record):
     run_url: str
     model: str
     evaluated_run_id: str
+    task: Task = "classification"
     test_digest: str
     metrics: dict[str, float]
     largest_difference: float = Field(description="Largest absolute difference to the scores of the model's own run.")

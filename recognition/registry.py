@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import logging
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -18,12 +18,13 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types.schema import AnyType, ColSpec, DataType, Map, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Map, ParamSchema, ParamSpec, Schema
 from PIL import Image
 
-from recognition import tracking
-from recognition.errors import ModelError
+from recognition import bundle, tracking
+from recognition.errors import ConfigurationError, ModelError
 from recognition.experiment import Experiment
+from recognition.families import FAMILIES, Task, is_better_when_lower
 from recognition.records import PreparedData, Scores, TrainedModel, Version
 from recognition.settings import tracking_uri
 
@@ -31,7 +32,10 @@ LOGGER = logging.getLogger("recognition")
 CHAMPION, CHALLENGER = "champion", "challenger"
 SERVED_MODEL = Path(__file__).parent / "served_model.py"
 REQUIREMENTS = ("mlflow", "torch", "safetensors", "numpy", "pillow", "pandas")
-BACKBONE_REQUIREMENTS = {"timm": ("timm", "torchvision"), "torchvision": ("torchvision",)}
+NETWORK_REQUIREMENTS = {
+    "timm": ("timm", "torchvision"),
+    **dict.fromkeys(("torchvision", "retinanet", "fasterrcnn", "maskrcnn"), ("torchvision",)),
+}
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ def judge(
     """Apply the promotion rule.
 
     Args:
-        score: the new version's value of the metric; higher is better.
-        metric: its name, for the reason.
-        minimum_gain: how much more than the champion's it must be, at least.
+        score: the new version's value of the metric.
+        metric: its name, which says whether more or less is better.
+        minimum_gain: how much better than the champion's it must be, at least.
         test_digest: of the images it was scored on.
         champion: the champion's score and test digest; none when there is no champion.
     """
@@ -59,12 +63,13 @@ def judge(
     best, digest = champion
     if digest != test_digest:
         return Verdict(False, f"not comparable: the champion was scored on other test images ({digest[:12]})")
-    needed = best + minimum_gain
+    sign, word = (-1, "less") if is_better_when_lower(metric) else (1, "plus")
+    needed = best + sign * minimum_gain
     comparison = f"{metric} {score:.4f} against the champion's {best:.4f}" + (
-        f" plus {minimum_gain:g}" if minimum_gain else ""
+        f" {word} {minimum_gain:g}" if minimum_gain else ""
     )
     # a gain below float rounding is no difference
-    return Verdict(score >= needed - 1e-12, comparison)
+    return Verdict(sign * (score - needed) >= -1e-12, comparison)
 
 
 def register(
@@ -79,9 +84,9 @@ def register(
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     tracking.log_file(run_id, folder / "MODEL_CARD.md", "model_card")
     logged = _log_model(store, run_id, model, data, folder / "mlflow_model")
-    name = experiment.model_name
-    metric = experiment.registration.metric
-    score = scores.metrics[f"test/{metric}"]
+    name = experiment.registered_name(model.task)
+    metric = experiment.promotion_metric(model.task)
+    score = _score(scores, metric)
     verdict = judge(
         score, metric, experiment.registration.minimum_gain, scores.test_digest, _champion_score(store, name, metric)
     )
@@ -109,21 +114,30 @@ def register(
     )
 
 
+def _score(scores: Scores, metric: str) -> float:
+    if f"test/{metric}" not in scores.metrics:
+        known = ", ".join(name for name in FAMILIES[scores.task].metrics if f"test/{name}" in scores.metrics)
+        raise ConfigurationError(
+            f"registration.metric is {metric}, which was not measured on this model: use auto, or one of {known}."
+        )
+    return scores.metrics[f"test/{metric}"]
+
+
 def _log_model(store: MlflowClient, run_id: str, model: TrainedModel, data: PreparedData, folder: Path) -> LoggedModel:
     """Make the bundle a logged model of the run, READY when it is whole.
 
     Through the client: MLflow's ``log_model`` wants a run that is active in this process, and ends it.
     """
     run = store.get_run(run_id)
-    logged = store.create_logged_model(run.info.experiment_id, "model", source_run_id=run_id, model_type="classifier")
+    logged = store.create_logged_model(run.info.experiment_id, "model", source_run_id=run_id, model_type=model.task)
     try:
         shutil.rmtree(folder, ignore_errors=True)
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(SERVED_MODEL),
             artifacts={"bundle": str(model.bundle)},
-            signature=_signature(),
-            input_example=_input_example(data),
+            signature=_signature(model),
+            input_example=_input_example(data, model),
             pip_requirements=_requirements(_network_of(model)),
             mlflow_model=Model(
                 artifact_path=logged.artifact_location,
@@ -143,7 +157,7 @@ def _log_model(store: MlflowClient, run_id: str, model: TrainedModel, data: Prep
 
 
 def _network_of(model: TrainedModel) -> str:
-    network: str = json.loads((model.bundle / "model.json").read_text())["architecture"]["network"]
+    network: str = bundle.describe(model.bundle)["architecture"]["network"]
     return network
 
 
@@ -160,25 +174,26 @@ def _champion_score(store: MlflowClient, name: str, metric: str) -> tuple[float,
     except MlflowException:
         return None
     metrics = store.get_run(champion.run_id).data.metrics
-    return metrics.get(f"test/{metric}", float("-inf")), champion.tags.get("data.test_digest", "")
+    worst = float("inf") if is_better_when_lower(metric) else float("-inf")
+    return metrics.get(f"test/{metric}", worst), champion.tags.get("data.test_digest", "")
 
 
-def _signature() -> ModelSignature:
+def _signature(model: TrainedModel) -> ModelSignature:
+    """What is sent and answered; of what is nested MLflow only knows that it is there."""
+    column = "label" if model.task == "generation" else "image"
+    parameters = bundle.describe(model.bundle)["parameters"]
+    kinds = {int: DataType.long, float: DataType.double, str: DataType.string}
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), "image", required=False)]),
-        outputs=Schema(
-            [
-                ColSpec(DataType.string, "label"),
-                ColSpec(DataType.double, "confidence"),
-                ColSpec(Map(DataType.double), "probabilities"),
-            ]
-        ),
-        params=ParamSchema([ParamSpec("top_k", DataType.long, 0)]),
+        inputs=Schema([ColSpec(AnyType(), column, required=False)]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in _OUTPUTS[model.task].items()]),
+        params=ParamSchema([ParamSpec(name, kinds[type(value)], value) for name, value in parameters.items()]),
     )
 
 
-def _input_example(data: PreparedData) -> dict[str, list[str]]:
-    """A small gray square as a PNG in base64."""
+def _input_example(data: PreparedData, model: TrainedModel) -> dict[str, list[str]]:
+    """A small gray square as a PNG in base64; for a generator the name of a class."""
+    if model.task == "generation":
+        return {"label": [data.class_names[0]]}
     image = Image.fromarray(np.full((data.height, data.width), 128, dtype=np.uint8))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
@@ -186,22 +201,23 @@ def _input_example(data: PreparedData) -> dict[str, list[str]]:
 
 
 def _requirements(network: str) -> list[str]:
-    packages = REQUIREMENTS + BACKBONE_REQUIREMENTS.get(network.partition("/")[0], ())
+    packages = REQUIREMENTS + NETWORK_REQUIREMENTS.get(network.partition("/")[0], ())
     return [f"{package}=={installed_version(package).partition('+')[0]}" for package in packages]
 
 
 def _card(run_id: str, experiment: Experiment, data: PreparedData, model: TrainedModel, scores: Scores) -> str:
     """A short model card in Markdown."""
-    shown = ("accuracy", "precision_macro", "recall_macro", "f1_macro")
+    shown = (name for name in FAMILIES[model.task].headline if f"test/{name}" in scores.metrics)
     rows = "\n".join(f"| {name} | {scores.metrics[f'test/{name}']:.4f} |" for name in shown)
-    return f"""# {experiment.model_name}
+    network = _network_of(model)
+    return f"""# {experiment.registered_name(model.task)}
 
-{experiment.registration.description or f"Classifies images into {data.num_classes} classes."}
+{experiment.registration.description or f"{_DOES[model.task]} {data.num_classes} classes."}
 
+- task: {model.task.replace("_", " ")}
 - classes: {", ".join(data.class_names)}
 - images: {data.height}x{data.width}, {data.channels} channel{"s" if data.channels > 1 else ""}, from {data.source}
-- network: {_network_of(model)}, \
-{model.parameters:,} parameters, {model.flops:,} FLOPs an image
+- network: {network}, {model.parameters:,} parameters, {model.flops:,} FLOPs an image
 - trained on {data.counts["train"]:,} images for {model.epochs} epochs (best: {model.best_epoch + 1}) on {model.device}
 - run: {run_id}
 
@@ -209,9 +225,40 @@ def _card(run_id: str, experiment: Experiment, data: PreparedData, model: Traine
 | --- | --- |
 {rows}
 
-Send images as base64 text, bytes or uint8 arrays in a column `image`; the answer holds label, confidence and
-probabilities.
+{_USE[model.task]}
 """
+
+
+_DOES: dict[Task, str] = {
+    "classification": "Classifies images into",
+    "autoencoding": "Compresses and restores images of",
+    "generation": "Makes images of",
+    "detection": "Finds objects of",
+    "segmentation": "Marks the pixels of",
+    "instance_segmentation": "Finds and marks objects of",
+}
+_SENT = "Send images as base64 text, bytes or uint8 arrays in a column `image`; the answer holds "
+_USE: dict[Task, str] = {
+    "classification": f"{_SENT}label, confidence and probabilities.",
+    "autoencoding": f"{_SENT}code, restored image (PNG in base64) and mean squared error.",
+    "generation": "Send names of classes in a column `label` (empty: any); the answer holds an image a row (PNG in"
+    " base64).",
+    "detection": f"{_SENT}objects, each with label, confidence and box (x1, y1, x2, y2 in pixels of the image sent).",
+    "segmentation": f"{_SENT}a mask of class numbers (PNG in base64) and each class's share of the pixels.",
+    "instance_segmentation": f"{_SENT}objects, each with label, confidence, box and mask (PNG in base64).",
+}
+_OUTPUTS: dict[Task, dict[str, Any]] = {
+    "classification": {
+        "label": DataType.string,
+        "confidence": DataType.double,
+        "probabilities": Map(DataType.double),
+    },
+    "autoencoding": {"code": Array(DataType.double), "restored": DataType.string, "error": DataType.double},
+    "generation": {"label": DataType.string, "image": DataType.string},
+    "detection": {"objects": AnyType()},
+    "segmentation": {"mask": DataType.string, "shares": Map(DataType.double)},
+    "instance_segmentation": {"objects": AnyType()},
+}
 
 
 def fetch_bundle(model: str) -> Path:

@@ -11,7 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recognition.errors import ConfigurationError, StorageError
 
-PromotionMetric = Literal["accuracy", "f1_macro", "f1_weighted", "recall_macro", "precision_macro", "roc_auc_macro"]
+PromotionMetric = Literal[
+    "auto", "accuracy", "f1_macro", "f1_weighted", "recall_macro", "precision_macro", "roc_auc_macro", "psnr", "ssim",
+    "mse", "probe_accuracy", "frechet_distance", "precision", "recall", "recognised", "map", "map_50", "map_75",
+    "mar_100", "mask_map", "mask_map_50", "mask_map_75", "dice_macro", "iou_macro", "pixel_accuracy",
+]  # fmt: skip
 
 
 class Promotion(BaseModel):
@@ -19,7 +23,7 @@ class Promotion(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: PromotionMetric = "f1_macro"
+    metric: PromotionMetric = "auto"
     minimum_gain: float = Field(default=0.0, ge=-1.0, le=1.0)
 
 

@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from PIL import Image
 
 from recognition import datasets, versions
 from recognition.configuration import to_yaml
@@ -197,6 +198,12 @@ def log_file(run_id: str, path: Path, folder: str) -> None:
     client().log_artifact(run_id, str(path), folder)
 
 
+def log_picture(run_id: str, path: Path, name: str, step: int) -> None:
+    """Log an image file as one of a row of pictures by step, which MLflow's page shows with a slider."""
+    with Image.open(path) as image:
+        client().log_image(run_id, image, key=name, step=step, synchronous=True)
+
+
 def log_folder(run_id: str, path: Path, folder: str) -> None:
     client().log_artifacts(run_id, str(path), folder)
 
@@ -356,6 +363,7 @@ def training_result(run_id: str, version: Version | None) -> TrainingResult:
         run_id=run_id,
         run_url=run_url(run_id),
         flow_run_id=run.data.tags.get("prefect.flow_run_id", ""),
+        task=run.data.tags["task"],
         metrics={key: value for key, value in sorted(metrics.items()) if not key.startswith(("system/", prefix))},
         model=version,
         seconds={**seconds, "total": (run.info.end_time - run.info.start_time) / 1000},
@@ -371,6 +379,7 @@ def evaluation_result(run_id: str, model: str, source_run: str, scores: Scores) 
         run_url=run_url(run_id),
         model=model,
         evaluated_run_id=source_run,
+        task=scores.task,
         test_digest=scores.test_digest,
         metrics=scores.metrics,
         largest_difference=max(shared, default=float("nan")),

@@ -4,39 +4,58 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recognition import tracking
-from recognition.experiment import Evaluation
+from recognition import bundle, few_shot, tracking
+from recognition.events import Emit
+from recognition.experiment import Experiment
+from recognition.families import FAMILIES
+from recognition.local_models import with_local_models
 from recognition.records import PreparedData, Scores, TrainedModel
 from recognition.settings import run_folder
 from tasks.isolation import run_isolated
 from tasks.stage import stage
 from tasks.watching import run_logger, watching
 
+MOST_SHOWN = 4
+WITHOUT_GALLERIES = {"mistakes": 0, "explanations": 0}
+"""What is not shown of the draws whose networks are not registered."""
+
 
 @stage("evaluate")
 def evaluate(
     run_id: str,
     data: PreparedData,
-    bundle: Path,
-    evaluation: Evaluation,
-    accelerator: str,
+    model: Path,
+    experiment: Experiment,
     trained: TrainedModel | None = None,
 ) -> Scores:
-    """Score the bundle, the very files that are registered, and record scores, figures and tables."""
+    """Score the bundle in a folder, the very files that are registered, and record scores, figures and tables."""
     folder = run_folder(run_id) / "evaluation"
+    local = with_local_models(experiment, bundle.describe(model)["task"])
     with watching(run_id, "evaluate") as emit:
-        scores: Scores = run_isolated(
-            "lightning_modules.evaluation:evaluate",
-            data,
-            bundle,
-            evaluation,
-            folder,
-            trained.history if trained else None,
-            trained.best_epoch if trained else None,
-            accelerator,
-            on_event=emit,
-        )
+        scores = _scores(data, model, local, folder, trained, emit)
+        if trained and trained.others:
+            few = local.model_copy(update={"evaluation": local.evaluation.model_copy(update=WITHOUT_GALLERIES)})
+            others = [_scores(data, one.bundle, few, one.path / "evaluation", one, emit) for one in trained.others]
+            scores = few_shot.over_draws(experiment.data.draw, [scores, *others])
     tracking.log_scores(run_id, scores)
-    shown = ("accuracy", "precision_macro", "recall_macro", "f1_macro")
+    shown = [name for name in FAMILIES[scores.task].headline if f"test/{name}" in scores.metrics][:MOST_SHOWN]
     run_logger().info("test: " + "  ".join(f"{name} {scores.metrics[f'test/{name}']:.4f}" for name in shown))
     return scores
+
+
+def _scores(
+    data: PreparedData, model: Path, experiment: Experiment, folder: Path, trained: TrainedModel | None, emit: Emit
+) -> Scores:
+    scores: Scores = run_isolated(
+        "lightning_modules.evaluation:evaluate",
+        data,
+        model,
+        experiment.evaluation,
+        folder,
+        trained.history if trained else None,
+        trained.best_epoch if trained else None,
+        experiment.training.accelerator,
+        on_event=emit,
+    )
+    baselines = {f"test/{name}": value for name, value in trained.baselines.items()} if trained else {}
+    return scores.model_copy(update={"metrics": scores.metrics | baselines})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from recognition import preparation, tracking
 from recognition.data_settings import Data
+from recognition.families import KINDS
 from recognition.records import AuditedData, PreparedData
 from tasks.kept import kept_stage
 from tasks.watching import run_logger
 
 
 def _key(data: Data, audited: AuditedData) -> str:
-    return f"{data.source} {audited.path}"
+    return f"{data.source} {data.per_class} {data.draw} {audited.path}"
 
 
 @kept_stage("prepare", _key)
@@ -30,4 +31,6 @@ def record(run_id: str, prepared: PreparedData) -> None:
     tracking.log_data(run_id, prepared)
     counts = ", ".join(f"{count} {split}" for split, count in prepared.counts.items())
     size = f"{prepared.height}x{prepared.width}x{prepared.channels}"
-    run_logger().info(f"{prepared.source}: {counts} images of {size} in {prepared.num_classes} classes")
+    classes = f"{prepared.num_classes} class{'es' if prepared.num_classes > 1 else ''}"
+    what = f"in {classes}" if prepared.kind == "classes" else f"with {KINDS[prepared.kind]} of {classes}"
+    run_logger().info(f"{prepared.source}: {counts} images of {size} {what}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
 
+from recognition.families import FAMILIES, headline
 from recognition.records import AuditedData, Scores, Version
 from tasks.watching import in_a_run
 
@@ -35,18 +36,17 @@ def audit_artifact(audited: AuditedData) -> None:
 
 
 def report(title: str, scores: Scores, version: Version | None, run_url: str) -> None:
-    """The run's result in a page of Markdown: scores, verdict, confusion matrix, link."""
+    """The run's result in a page of Markdown: scores, verdict, the main figure, link."""
     if not in_a_run():
         return
-    main = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "roc_auc_macro")
-    rows = "\n".join(
-        f"| {name} | {scores.metrics[f'test/{name}']:.4f} |" for name in main if f"test/{name}" in scores.metrics
-    )
+    family = FAMILIES[scores.task]
+    rows = "\n".join(f"| {name} | {value} |" for name, value in headline(scores.metrics, scores.task))
     verdict = f"{version.uri} is **{' and '.join(version.aliases)}** ({version.verdict})." if version else ""
-    matrix = base64.b64encode((scores.path / "figures" / "confusion_matrix.png").read_bytes()).decode()
+    picture = base64.b64encode((scores.path / "figures" / family.picture).read_bytes()).decode()
+    title_of_picture = Path(family.picture).stem.replace("_", " ")
     create_markdown_artifact(
         f"# {title}\n\n| test score | |\n| --- | --- |\n{rows}\n\n{verdict}\n\n[The run in MLflow]({run_url})\n\n"
-        f"![confusion matrix](data:image/png;base64,{matrix})\n",
+        f"![{title_of_picture}](data:image/png;base64,{picture})\n",
         key="report",
         description=f"Scores of {title}",
     )

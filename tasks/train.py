@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from recognition import tracking
-from recognition.defaults import resolve_model
+from pathlib import Path
+
+from recognition import preparation, tracking
+from recognition.defaults import resolve_model, resolve_task
+from recognition.events import Emit, Event, Message, Progress
 from recognition.experiment import Experiment
+from recognition.local_models import with_local_models
 from recognition.records import Policy, PreparedData, TrainedModel
 from recognition.settings import run_folder
 from tasks.isolation import run_isolated
@@ -14,32 +18,45 @@ from tasks.watching import run_logger, watching
 
 @stage("train")
 def fit(run_id: str, data: PreparedData, policy: Policy, experiment: Experiment) -> TrainedModel:
-    """Train and keep the best epoch's weights as a model bundle."""
-    asked, chosen = (
-        experiment.model.model_dump(mode="json"),
-        resolve_model(experiment.model, data).model_dump(mode="json"),
-    )
+    """Train and keep the best epoch's weights as a model bundle, and beside it those of ``data.draws``' other draws."""
+    local, folder = with_local_models(experiment, resolve_task(experiment.model, data.kind)), run_folder(run_id)
+    # start weights keep their name: the folder says nothing to others
+    resolved = resolve_model(local.model, data).model_copy(update={"weights": experiment.model.weights})
+    asked, chosen = experiment.model.model_dump(mode="json"), resolved.model_dump(mode="json")
     tracking.log_parameters(
         run_id, {f"resolved.model.{key}": str(value) for key, value in chosen.items() if value != asked[key]}
     )
     with watching(run_id, "train") as emit:
-        model: TrainedModel = run_isolated(
-            "lightning_modules.training:fit",
-            data,
-            policy,
-            experiment,
-            run_folder(run_id),
-            on_event=emit,
-            processes=experiment.training.devices,
-        )
+        model = _fit(data, policy, local, folder, emit)
+        # the run's curves are the first network's
+        others = [
+            _fit(draw, policy, local, folder / "draws" / str(number), _without_epochs(emit))
+            for number, draw in enumerate(preparation.draws(experiment.data, data), 1)
+        ]
     scores = {name: values for name, values in model.history.items() if name.startswith(("train/", "val/"))}
     best = {f"best/{name}": values[model.best_epoch] for name, values in scores.items()}
     sizes = {"model/parameters": model.parameters, "model/flops": model.flops, "best/epoch": model.best_epoch + 1}
     tracking.log_metrics(run_id, {**best, **sizes})
     tracking.log_file(run_id, model.bundle / "model.json", "model_description")
-    tracking.log_tags(run_id, {"device": model.device})
+    tracking.log_tags(run_id, {"device": model.device, "task": model.task})
     run_logger().info(
         f"{model.parameters:,} parameters on {model.device}; best epoch {model.best_epoch + 1} of {model.epochs} "
-        f"by {experiment.training.monitor}"
+        f"by {model.monitor}"
+    )
+    return model.model_copy(update={"others": tuple(others)})
+
+
+def _fit(data: PreparedData, policy: Policy, experiment: Experiment, folder: Path, emit: Emit) -> TrainedModel:
+    processes = experiment.training.devices
+    model: TrainedModel = run_isolated(
+        "lightning_modules.training:fit", data, policy, experiment, folder, on_event=emit, processes=processes
     )
     return model
+
+
+def _without_epochs(emit: Emit) -> Emit:
+    def on_event(event: Event) -> None:
+        if isinstance(event, Progress | Message):
+            emit(event)
+
+    return on_event

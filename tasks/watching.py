@@ -23,6 +23,7 @@ from recognition import events, tracking
 from recognition.progress import Progress
 
 SECONDS_BETWEEN_UPDATES = 3.0
+MOST_SHOWN = 6
 
 
 def run_logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
@@ -49,6 +50,8 @@ def watching(run_id: str, stage: str) -> Iterator[events.Emit]:
             elif isinstance(event, events.EpochEnd):
                 tracking.log_metrics(run_id, event.metrics, step=event.epoch + 1)
                 logger.info(_line(event))
+            elif isinstance(event, events.Picture):
+                tracking.log_picture(run_id, event.path, event.name, event.step)
             else:
                 logger.log(event.level, event.text)
 
@@ -62,8 +65,8 @@ def progress_of(emit: events.Emit, stage: str) -> Progress:
 
 
 def _line(event: events.EpochEnd) -> str:
-    shown = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "val/f1_macro")
-    scores = "  ".join(f"{name} {event.metrics[name]:.4f}" for name in shown if name in event.metrics)
+    shown = [name for name in event.metrics if name.startswith(("train/", "val/"))][:MOST_SHOWN]
+    scores = "  ".join(f"{name} {event.metrics[name]:.4f}" for name in shown)
     seconds = event.metrics.get("epoch/seconds", 0.0)
     return f"epoch {event.epoch + 1}/{event.epochs}  {scores}  ({seconds:.1f} s)"
 

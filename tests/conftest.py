@@ -52,6 +52,8 @@ class House:
     state: Path
     work: Path
     user: Path
+    patience: int = 400
+    """Seconds that a command may take."""
 
     def environment(self) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
@@ -83,7 +85,7 @@ class House:
         """Run ``recognition`` with these words to its end."""
         process = self.start(*words, **extra)
         try:
-            out, err = process.communicate(timeout=400)
+            out, err = process.communicate(timeout=self.patience)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

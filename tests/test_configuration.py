@@ -92,6 +92,7 @@ def test_the_digest_ignores_the_name_and_nothing_else() -> None:
             ["training.optimizer", "'adamm' is none of adam, adamw, sgd", "did you mean adam"],
         ),
         ("model.network=cn", ["model.network", "'cn' is none of", "did you mean 'cnn'?"]),
+        ("model.network=unett", ["model.network", "did you mean 'unet'?"]),
         ("model.channels=[0]", ["model.channels", "from 1 to 4096"]),
         ("data.test_fraction=1.5", ["data.test_fraction", "less than 0.9", "1.5"]),
         ("data.checksum=abc", ["data.checksum", "sha256:<64 hex digits>"]),
@@ -167,7 +168,11 @@ def test_sections_are_frozen() -> None:
     ],
 )
 def test_the_model_is_named_after_the_data(source: str, name: str) -> None:
-    assert load_experiment(None, [f"data.source={source}"]).model_name == name
+    experiment = load_experiment(None, [f"data.source={source}"])
+    assert experiment.registered_name("classification") == name
+    assert experiment.registered_name("segmentation") == f"{name}-segmenter"
+    named = load_experiment(None, [f"data.source={source}", "registration.model_name=mine"])
+    assert named.registered_name("segmentation") == "mine"
 
 
 def test_generated_files_are_fresh() -> None:

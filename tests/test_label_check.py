@@ -160,8 +160,8 @@ def test_classes_in_another_order_are_the_same_classes(
     expected = with_wrong_labels(*first, "digits")
     load = bundle.load
 
-    def turned(folder: Path) -> Any:
-        classifier = load(folder)
+    def turned(folder: Path, device: str = "cpu") -> Any:
+        classifier = load(folder, device)
         probabilities = classifier.probabilities
         classifier.class_names = classifier.class_names[::-1]
         classifier.probabilities = lambda images: probabilities(images)[:, ::-1]  # type: ignore[method-assign]

@@ -83,6 +83,7 @@ def test_mlflow_holds_everything_about_the_run(in_house: dict[str, Any]) -> None
         "roc.png",
         "learning_curves.png",
         "most_confident_mistakes.png",
+        "explanations.png",
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from annotated_sets import instance_set
 from conftest import free_port
 from sample_images import folder_of
 
@@ -295,3 +296,17 @@ def test_a_machine_whose_disk_is_full_says_what_to_do(
     with pytest.raises(StorageError, match=r"no space is left .* RECOGNITION_HOME"):
         machines.prepare("b", pets)
     assert [path.name for path in (machines.use("b") / "images").iterdir() if path.suffix != ".lock"] == []
+
+
+def test_objects_travel_with_their_images(
+    bucket: Any, machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = instance_set(tmp_path / "discs")
+    first = machines.prepare("first", source)
+    monkeypatch.setattr(decoding, "_build", lambda *_: pytest.fail("decoded again"))
+    second = machines.prepare("second", source)
+    assert second.digest == first.digest
+    before, after = (datasets.open_arrays(record.path).objects for record in (first, second))
+    assert before is not None
+    assert after is not None
+    assert np.array_equal(after.of(2).masks, before.of(2).masks)  # type: ignore[arg-type]  # both have masks

@@ -342,48 +342,15 @@ def touched(root: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("names", "evidence"),
-    [
-        (["VOC/Annotations/1.xml", "VOC/Annotations/2.xml", "VOC/JPEGImages/1.jpg", "VOC/JPEGImages/2.jpg"], "VOC"),
-        (["train/1.jpg", "train/1.xml", "valid/2.jpg", "valid/2.xml"], "Pascal VOC"),
-        (["VOC/Annotations/1.xml", "VOC/JPEGImages/1.jpg", "VOC/SegmentationClass/1.png"], "Pascal VOC"),
-        (["train2017/1.jpg", "val2017/2.jpg", "annotations/instances_train2017.json"], r"instances_\w+\.json \(COCO\)"),
-        (["train/1.jpg", "train/_annotations.coco.json", "valid/2.jpg"], r"_annotations\.coco\.json \(COCO\)"),
-        (["images/train/1.jpg", "images/val/2.jpg", "labels/train/1.txt", "labels/val/2.txt"], r"\*\.txt \(YOLO\)"),
-        (["train/images/1.jpg", "train/labels/1.txt", "test/images/2.jpg", "test/labels/2.txt"], r"\*\.txt \(YOLO\)"),
-        (["1.jpg", "1.txt", "2.jpg", "2.txt", "classes.txt"], r"\*\.txt \(YOLO\)"),
-    ],
-)
-def test_a_set_of_boxes_is_refused_as_such(tmp_path: Path, names: list[str], evidence: str) -> None:
-    with pytest.raises(DataError, match=rf"is a detection set: boxes in .*{evidence}"):
-        opened(touched(tmp_path / "set", *names), tmp_path)
-
-
-@pytest.mark.parametrize(
     "names",
     [
-        ["images/1.png", "images/2.png", "masks/1.png", "masks/2.png"],
-        ["train/images/1.jpg", "train/masks/1.png", "test/images/2.jpg", "test/masks/2.png"],
-        [
-            "images/training/1.jpg",
-            "images/validation/2.jpg",
-            "annotations/training/1.png",
-            "annotations/validation/2.png",
-        ],
-        ["train/1.jpg", "train/2.jpg", "train_masks/1_mask.png", "train_masks/2_mask.png"],
-        ["leftImg8bit/a/1.png", "gtFine/a/1.png"],
-        ["cells/a/images/1.png", "cells/a/masks/2.png", "cells/b/images/1.png", "cells/b/masks/3.png"],
-        [
-            "train/a/images/1.png",
-            "train/a/masks/2.png",
-            "train/b/images/1.png",
-            "train/b/masks/1.png",
-            "test/c/images/1.png",
-        ],
+        ["images/train/1.jpg", "images/val/2.jpg", "labels/train/1.txt", "labels/val/2.txt"],
+        ["train/images/1.jpg", "train/labels/1.txt", "test/images/2.jpg", "test/labels/2.txt"],
+        ["1.jpg", "1.txt", "2.jpg", "2.txt", "classes.txt"],
     ],
 )
-def test_a_set_of_masks_is_refused_as_such(tmp_path: Path, names: list[str]) -> None:
-    with pytest.raises(DataError, match=r"is a segmentation set: .*As a classification folder it would make '"):
+def test_boxes_of_a_format_that_is_not_read_are_refused_with_those_that_are(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(DataError, match=r"is a detection set: boxes in .*\*\.txt \(YOLO\)\. Read are boxes as COCO"):
         opened(touched(tmp_path / "set", *names), tmp_path)
 
 
@@ -404,23 +371,6 @@ def test_folders_of_classes_with_boxes_beside_them_are_read(tmp_path: Path, name
     images = opened(touched(tmp_path / "set", *names), tmp_path)
     assert len(images) == sum(name.endswith((".jpg", ".png")) for name in names)
     assert len(images.class_names) >= 2
-
-
-@pytest.mark.skipif(not (SHARED / "bccd.zip").is_file(), reason="../shared/data is absent")
-def test_blood_cells_are_a_detection_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        opened(SHARED / "bccd.zip", tmp_path)
-    message = str(caught.value)
-    assert "is a detection set: boxes in BCCD/Annotations/*.xml (Pascal VOC)." in message
-    assert "As a classification folder it would make 'JPEGImages' the only class." in message
-
-
-@pytest.mark.skipif(not (SHARED / "nuclei-256px.zip").is_file(), reason="../shared/data is absent")
-def test_nuclei_are_a_segmentation_set(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"is a segmentation set: 334 of its folders hold 'images' and 'masks', such as"
-    ):
-        opened(SHARED / "nuclei-256px.zip", tmp_path)
 
 
 # archives

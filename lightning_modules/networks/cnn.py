@@ -9,9 +9,10 @@ from __future__ import annotations
 from torch import nn
 
 from .architecture import Architecture
+from .heads import classifier_head
 
 
-def cnn(architecture: Architecture) -> nn.Module:
+def build(architecture: Architecture) -> nn.Module:
     """Build ``[conv (norm) (pool) relu] * blocks, flatten or average, [dense relu dropout] * layers, output``.
 
     Raises:
@@ -46,15 +47,8 @@ def cnn(architecture: Architecture) -> nn.Module:
     else:
         neck = nn.Flatten()
         features = incoming * height * width
-    head = nn.Sequential()
-    for units in a.dense:
-        head.append(nn.Sequential(nn.Linear(features, units), nn.ReLU(inplace=True), nn.Dropout(a.dropout)))
-        features = units
-    if not a.dense:
-        head.append(nn.Dropout(a.dropout))
-    head.append(nn.Linear(features, a.outputs))
     network = nn.Sequential()
     network.add_module("blocks", blocks)
     network.add_module("neck", neck)
-    network.add_module("head", head)
+    network.add_module("head", classifier_head(features, a.dense, a.dropout, a.outputs))
     return network

@@ -31,6 +31,8 @@ class Audited:
     """Shape (N,): images with one number are copies of each other, or of one group of the user's."""
     class_counts: Mapping[str, Mapping[str, int]]
     """For each of train, val and test the number of images in use of every class."""
+    object_counts: Mapping[str, Mapping[str, int]] | None = None
+    """The same for objects, where the classes are theirs."""
     failures: str = ""
     """Why the images cannot be used, by the policies of ``data.audit``; empty when they can."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recognition.audit import balance, class_names, copies, duplicates, rules
+from recognition.audit import balance, class_names, copies, duplicates, object_findings, rules
 from recognition.audit.audited import Audited
 from recognition.audit.grouping import Indices, content_keys, groups_of, name_keys, united
 from recognition.audit.inspected import Inspected
@@ -56,6 +56,8 @@ def audit(inspected: Inspected, data: Data, frozen: Frozen = frozenset()) -> Aud
     ledger = Ledger(inspected, data.audit, protected)
 
     _single_images(ledger)
+    if inspected.annotated:
+        object_findings.enter_flaws(ledger, inspected.annotated)
     _conflicts(ledger, keys, units)
     given = without_leaks(ledger, units)
     together = united(units, name_keys(inspected.groups))
@@ -63,7 +65,10 @@ def audit(inspected: Inspected, data: Data, frozen: Frozen = frozenset()) -> Aud
     _copies_within_splits(ledger, split, keys, units)
     split[~ledger.used] = ""
     _parted_groups(ledger, split)
-    _classes(ledger, split)
+    if inspected.annotated:
+        object_findings.enter_classes(ledger, split, inspected.annotated)
+    else:
+        _classes(ledger, split)
 
     entries = ledger.in_order()
     return Audited(
@@ -73,6 +78,7 @@ def audit(inspected: Inspected, data: Data, frozen: Frozen = frozenset()) -> Aud
         split=split,
         unit=together,
         class_counts=_class_counts(split, inspected),
+        object_counts=object_findings.object_counts(split, inspected.annotated) if inspected.annotated else None,
         failures=ledger.failures(),
     )
 
@@ -99,7 +105,10 @@ def _only(wanted: NDArray[np.bool_], images: Sequence[int]) -> list[int]:
 
 def _conflicts(ledger: Ledger, content: Indices, units: Indices) -> None:
     """Copies under several labels: all go, but for a published test set, which scores of others are of."""
-    groups = copies.conflicting(ledger.inspected, ledger.used, content, units)
+    if ledger.inspected.annotated:
+        groups = object_findings.conflicting(ledger.inspected.annotated, ledger.used, content)
+    else:
+        groups = copies.conflicting(ledger.inspected, ledger.used, content, units)
     if not groups:
         return
     policy, done = ledger.settings.conflicting_labels, ""

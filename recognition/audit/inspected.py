@@ -9,9 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recognition.families import Kind
+from recognition.objects import Flaw
 from recognition.pixels import Pixels
 from recognition.records import Finding
 
+CLASSES_TOLD = 5
 Measures = NDArray[Any]
 """Rows of `recognition.audit.measures.MEASURES`, memory-mapped."""
 
@@ -30,6 +33,36 @@ class StoredImages(Protocol):
     def __getitem__(self, indices: NDArray[np.int64], /) -> Pixels:
         """uint8 (len(indices), H, W, C)."""
         ...
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What is known of the objects on N images."""
+
+    kind: Kind
+    class_names: tuple[str, ...]
+    """Of objects."""
+    counts: NDArray[np.int64]
+    """Shape (N, classes): objects that can be used; of class maps 1 for a class that the image shows."""
+    digests: NDArray[np.uint8]
+    """Shape (N, 32): equal where the same is said of images of one size."""
+    flaws: tuple[Flaw, ...] = ()
+    cropped: int = 0
+    """Objects of which nothing is left on the prepared images."""
+
+    def told(self, index: int) -> str:
+        """What is said of an image, in words that change whenever it does."""
+        named = [
+            f"{count} {name}" if self.kind != "masks" else name
+            for count, name in zip(self.counts[index].tolist(), self.class_names, strict=True)
+            if count
+        ]
+        more = f" and {len(named) - CLASSES_TOLD} more" if len(named) > CLASSES_TOLD else ""
+        return f"{', '.join(named[:CLASSES_TOLD]) or 'nothing'}{more} ({self.digests[index].tobytes().hex()[:16]})"
+
+    def keys(self) -> NDArray[np.int64]:
+        """Shape (N,), equal where `told` is."""
+        return np.unique(self.digests, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -57,6 +90,8 @@ class Inspected:
     """What the source itself has to say (files that are no images, duplicate rows of a manifest)."""
     published_splits: bool = False
     """Whether the given splits are those of a named, published data set."""
+    annotated: Annotated | None = None
+    """Of a set with boxes or masks, all of whose images are then of one class."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -13,6 +13,7 @@ from recognition.audit.grouping import Indices
 from recognition.audit.inspected import Inspected
 from recognition.audit.names import encodable, listed, told, visible
 from recognition.data_settings import Audit
+from recognition.objects import Flaw
 from recognition.records import Finding
 
 FILES = 100
@@ -70,6 +71,29 @@ class Ledger:
         message = f"{what}: {listed(reasons or names, len(images))}. {then}"
         members = tuple((int(index),) for index in images)
         self.enter(kind, policy, message, len(images), files=names, members=members)
+
+    def objects(self, kind: str, flaws: Sequence[Flaw], done: str = "") -> None:
+        """Apply the policy for a finding on what is said of images, and enter it; without a policy it is only told.
+
+        Args:
+            kind: of all the flaws.
+            flaws: each about an image.
+            done: what was done where the policy is quarantine, if something else than to leave the images out.
+        """
+        if not flaws:
+            return
+        policy = getattr(self.settings, kind, "warn")
+        images = sorted({flaw.image for flaw in flaws})
+        if policy != "quarantine":
+            done = ""
+        elif not done:
+            done = self.leave_out(images, kind)
+        reasons = [f"{self.name(flaw.image)} {flaw.what}" for flaw in flaws[:FILES]]
+        what, then = wording.told(kind, len(flaws)), _done(kind, policy, done, len(flaws))
+        self._note_failure(kind, policy, f"{what}. {then}", reasons, len(flaws))
+        message = f"{what}: {listed(reasons, len(flaws), longest=300)}. {then}"
+        names = [self.name(index) for index in images[:FILES]]
+        self.enter(kind, policy, message, len(flaws), files=names, members=tuple((index,) for index in images))
 
     def copies(
         self, kind: str, policy: str, groups: Sequence[Indices], named: Callable[[int], str], done: str = ""
@@ -134,7 +158,9 @@ class Ledger:
         return self.inspected.sample_ids[index]
 
     def with_class(self, index: int) -> str:
-        """An image's name, which tells its class."""
+        """An image's name, which tells its class, or what objects it shows."""
+        if self.inspected.annotated:
+            return f"{self.name(index)} ({self.inspected.annotated.told(index)})"
         return told(self.name(index), self.inspected.class_names[self.inspected.labels[index]])
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 from recognition.audit.audited import Audited, Groups
 from recognition.audit.inspected import Inspected
 from recognition.audit.names import visible
+from recognition.families import Kind
 from recognition.pixels import Pixels
 from recognition.records import Finding
 from recognition.splits import SPLITS
@@ -39,6 +40,13 @@ _COPIES_SHOWN = 4
 _NAMES = 100
 _CLASSES = 300
 _MARKDOWN_FINDINGS = 40
+_COUNTED: dict[Kind, str] = {
+    "classes": "",
+    "boxes": "boxes",
+    "instances": "masks",
+    "masks": "images that show it",
+}
+"""What the table of classes counts where it is not images."""
 _MARKUP = " " * 100
 """About as much as the page has around a name or a fact."""
 
@@ -105,7 +113,7 @@ def _content(audited: Audited, inspected: Inspected, source: str) -> dict[str, A
         "images": len(inspected),
         "failures": audited.failures,
         "counts": audited.counts,
-        "class_counts": audited.class_counts,
+        "class_counts": audited.object_counts or audited.class_counts,
         "findings": [content(*entry) for entry in zip(audited.findings, audited.members, strict=True)],
         "left_out": [image(index) for index in sorted(audited.left_out)],
     }
@@ -142,14 +150,9 @@ def _page(audited: Audited, inspected: Inspected, source: str) -> str:
     style = (folder / "report.css").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8"))
-    labels = sorted(
-        range(len(inspected.class_names)),
-        key=lambda label: -sum(audited.class_counts[name][inspected.class_names[label]] for name in SPLITS),
-    )
-    rows = [
-        (visible(name), [audited.class_counts[split][name] for split in SPLITS])
-        for name in (inspected.class_names[label] for label in labels[:_CLASSES])
-    ]
+    per_class = audited.object_counts or audited.class_counts
+    class_names = sorted(per_class["train"], key=lambda name: -sum(per_class[split][name] for split in SPLITS))
+    rows = [(visible(name), [per_class[split][name] for split in SPLITS]) for name in class_names[:_CLASSES]]
     return template.render(
         source=visible(source, 300),
         style=style,
@@ -162,7 +165,8 @@ def _page(audited: Audited, inspected: Inspected, source: str) -> str:
         splits=list(SPLITS),
         counts=[audited.counts[name] for name in SPLITS],
         rows=rows,
-        more_classes=len(inspected.class_names) - len(rows),
+        more_classes=len(class_names) - len(rows),
+        counted=_COUNTED[inspected.annotated.kind if inspected.annotated else "classes"],
     )
 
 
@@ -216,7 +220,8 @@ class _Pictures:
         url = "" if index in inspected.unreadable else _data_url(image)
         given, split = inspected.splits[index], str(self.audited.split[index])
         where = f"{given} → {split}" if given and split and given != split else split or given
-        facts = [inspected.class_names[inspected.labels[index]], where]
+        shown = inspected.annotated.told(index) if inspected.annotated else ""
+        facts = [shown.rpartition(" (")[0] or inspected.class_names[inspected.labels[index]], where]
         row = inspected.measures[index]
         if index in inspected.unreadable:
             facts.append(inspected.unreadable[index])
@@ -225,8 +230,8 @@ class _Pictures:
         if index in self.audited.left_out:
             facts.append("left out")
         name = visible(inspected.sample_ids[index])
-        shown = tuple(visible(fact) for fact in facts if fact)
-        return _Picture(name, url, shown) if self.room_for(name, name, url, *shown, *[_MARKUP] * 4) else None
+        told = tuple(visible(fact) for fact in facts if fact)
+        return _Picture(name, url, told) if self.room_for(name, name, url, *told, *[_MARKUP] * 4) else None
 
 
 def _data_url(image: Pixels) -> str:

@@ -95,6 +95,35 @@ WORDINGS: Mapping[str, Wording] = {
         "Such an image is learned and then asked for, so that scores come out too high.",
         fix="move",
     ),
+    "missing_annotations": Wording(
+        "image",
+        "has no usable file of boxes or masks",
+        "have no usable file of boxes or masks",
+        "Add what is missing, or remove the images; data.audit.missing_annotations=warn takes them for images without"
+        " objects.",
+        advice_for_one="Add what is missing, or remove the image; data.audit.missing_annotations=warn takes it for an"
+        " image without objects.",
+    ),
+    "invalid_boxes": Wording(
+        "box",
+        "cannot be used",
+        "cannot be used",
+        "Draw them again, or remove them.",
+        advice_for_one="Draw it again, or remove it.",
+    ),
+    "invalid_masks": Wording(
+        "mask",
+        "cannot be used",
+        "cannot be used",
+        "Draw them again, or remove them.",
+        advice_for_one="Draw it again, or remove it.",
+    ),
+    "clipped_boxes": Wording(
+        "box",
+        "reaches out of its image, and is cut off there",
+        "reach out of their images, and are cut off there",
+        "Check that boxes and images belong together.",
+    ),
     "conflicting_labels": Wording(
         "image",
         "is there under two labels ({})",
@@ -108,7 +137,7 @@ WORDINGS: Mapping[str, Wording] = {
 def told(kind: str, count: int, details: str = "") -> str:
     """The first half of a finding's sentence: how many, and what."""
     wording = WORDINGS[kind]
-    plural = f"{wording.noun}{'es' if wording.noun.endswith('s') else 's'}"
+    plural = f"{wording.noun}{'es' if wording.noun.endswith(('s', 'x')) else 's'}"
     return f"{count:,} {wording.noun if count == 1 else plural} " + (
         wording.one if count == 1 else wording.many
     ).format(details)

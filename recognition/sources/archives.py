@@ -6,7 +6,7 @@ import hashlib
 import re
 import stat
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,9 +17,11 @@ from recognition.data_settings import Limits
 from recognition.errors import DataError, RecognitionError
 from recognition.pixels import NotAnImageError
 from recognition.records import Finding
+from recognition.sources.annotated import arrange
+from recognition.sources.annotations import Read
 from recognition.sources.files import check_size, laid_out, special_files
 from recognition.sources.labelled import Images
-from recognition.sources.layout import arrange, some
+from recognition.sources.layout import clean, some
 from recognition.sources.unpacking import LONGEST_SIGNATURE, UnpackedFile, compression_of, is_tar, open_tar
 from recognition.sources.zips import MemberReader, Packed, is_zip, open_zip
 
@@ -114,28 +116,50 @@ class _Listing:
             self.files[name] = member
 
     def images(
-        self, fingerprint: str, read_member: Callable[[tuple[int, ...]], bytes], close: Callable[[], None]
+        self,
+        fingerprint: str,
+        read_member: Callable[[tuple[int, ...]], bytes],
+        close: Callable[[], None],
+        *,
+        in_order: bool = False,
     ) -> Images:
-        layout = arrange(self.files, self.folders, f"The archive {self.path}")
+        """Its images; ``in_order``: what describes them is read at once, since going back in the archive is slow."""
+
+        def contents(paths: Collection[str]) -> Read:
+            wanted = {path: self.files[path] for path in sorted(paths, key=lambda path: self.files[path].place)}
+            if in_order:
+                held = {path: tried(path, member) for path, member in wanted.items()}
+                return lambda path: _given(held[path])
+            return lambda path: read_one(wanted[path], clean(path))
+
+        def read_one(member: _Member, name: str) -> bytes:
+            check_size(member.size, name, limits)
+            try:
+                return read_member(member.spot)
+            except MemoryError:
+                raise
+            except Exception as error:  # each decompressor has error types of its own
+                raise NotAnImageError(name, f"cannot be read from the archive ({error})") from error
+
+        def tried(path: str, member: _Member) -> bytes | NotAnImageError:
+            try:
+                return read_one(member, clean(path))
+            except NotAnImageError as error:
+                return error
+
+        limits = self.limits
+        layout = arrange(self.files, self.folders, f"The archive {self.path}", contents)
         members = [self.files[item.path] for item in layout.placed]
         names = [item.sample_id for item in layout.placed]
         order = sorted(range(len(members)), key=lambda index: members[index].place)
         # of millions of members no more is kept than it takes to read them
         sizes = np.array([member.size for member in members], np.int64)
         spots = np.array([member.spot for member in members], np.int64)
-        limits = self.limits
         members.clear()
         self.files.clear()
 
         def read(index: int) -> bytes:
-            name = names[index]
-            check_size(int(sizes[index]), name, limits)
-            try:
-                return read_member(tuple(spots[index].tolist()))
-            except MemoryError:
-                raise
-            except Exception as error:  # each decompressor has error types of its own
-                raise NotAnImageError(name, f"cannot be read from the archive ({error})") from error
+            return read_one(_Member(0, int(sizes[index]), tuple(spots[index].tolist())), names[index])
 
         return laid_out(layout, fingerprint, read, order, [*special_files(self.special), *self._repeats()], close)
 
@@ -144,6 +168,12 @@ class _Listing:
             return ()
         message = f"Names that the archive holds more than once ({len(self.repeated)}): the last file of each is used."
         return (Finding(kind="repeated_names", message=message, files=some(self.repeated), count=len(self.repeated)),)
+
+
+def _given(content: bytes | NotAnImageError) -> bytes:
+    if isinstance(content, NotAnImageError):
+        raise content
+    return content
 
 
 def _zip(path: Path, limits: Limits, fingerprint: str) -> Images:
@@ -184,7 +214,7 @@ def _tar(path: Path, limits: Limits, fingerprint: str) -> Images:
         unpacked.seek(source.offset)
         if unpacked.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise DataError(f"The archive {path} is damaged behind {listing.count:,} files. Make or fetch it again.")
-        return listing.images(fingerprint, lambda spot: unpacked.content(*spot), unpacked.close)
+        return listing.images(fingerprint, lambda spot: unpacked.content(*spot), unpacked.close, in_order=True)
     except BaseException:
         unpacked.close()
         raise

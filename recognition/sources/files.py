@@ -37,6 +37,7 @@ def laid_out(
         read=read,
         reading_order=order,
         findings=(*layout.findings, *findings),
+        annotations=layout.annotations,
         close=close,
     )
 

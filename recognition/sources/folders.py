@@ -9,9 +9,10 @@ from recognition.access import UNRESTRICTED, Access
 from recognition.data_settings import Limits
 from recognition.errors import ConfigurationError, DataError
 from recognition.progress import Progress
+from recognition.sources.annotated import arrange
 from recognition.sources.files import hash_of_contents, laid_out, read_file, special_files
 from recognition.sources.labelled import Images
-from recognition.sources.layout import arrange
+from recognition.sources.layout import clean
 
 
 def folder(
@@ -23,13 +24,22 @@ def folder(
         DataError: the layout is not as expected, there are too many files, or a folder cannot be opened.
     """
     files, folders, special = walk(path, limits, access)
-    layout = arrange(files, folders, f"The folder {path}")
+
+    def read_by_path(name: str) -> bytes:
+        return read_file(path / name, clean(name), limits)
+
+    layout = arrange(files, folders, f"The folder {path}", lambda _: read_by_path)
 
     def read(index: int) -> bytes:
         return read_file(path / layout.placed[index].path, layout.placed[index].sample_id, limits)
 
     sample_ids = [item.sample_id for item in layout.placed]
-    fingerprint = fingerprint or f"folder:{hash_of_contents(sample_ids, read, on_progress)}"
+    if not fingerprint:
+        fingerprint = f"folder:{hash_of_contents(sample_ids, read, on_progress)}"
+        if described := layout.annotations:
+            by_number = [clean(name) for name in described.files]
+            contents = hash_of_contents(by_number, lambda index: read_by_path(described.files[index]), on_progress)
+            fingerprint += f":{contents}"
     return laid_out(layout, fingerprint, read, range(len(sample_ids)), special_files(special))
 
 

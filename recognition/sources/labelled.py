@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from recognition.families import Kind
 from recognition.pixels import Pixels
 from recognition.records import Finding
+from recognition.sources.annotations import Annotations
+
+IMAGE = "image"
+"""The only class of images whose objects have classes."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,20 @@ class Images:
     published: bool = False
     """Whether this is a named data set whose splits others publish scores on."""
     findings: tuple[Finding, ...] = ()
+    annotations: Annotations | None = None
+    """What is said of objects on the images; all images are then of the class `IMAGE`."""
     close: Callable[[], None] = field(default=lambda: None)
     """Lets go of an archive that is being read."""
 
     def __len__(self) -> int:
         return len(self.sample_ids)
+
+    @property
+    def kind(self) -> Kind:
+        """What the source says of its images."""
+        return self.annotations.kind if self.annotations else "classes"
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """The classes that are told apart: of objects, or else of images."""
+        return self.annotations.class_names if self.annotations else self.class_names

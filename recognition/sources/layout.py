@@ -7,6 +7,7 @@ lie at any depth. Hidden files are ignored.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ from pathlib import PurePosixPath
 
 from recognition.errors import DataError
 from recognition.records import Finding
-from recognition.sources.other_tasks import detection, segmentation
+from recognition.sources.annotations import Annotations
+from recognition.sources.other_tasks import Evidence, detection, segmentation
 
 IMAGE_SUFFIXES = frozenset(
     [
@@ -46,6 +48,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_WITH_YEAR = re.compile(rf"({'|'.join(SPLIT_NAMES)})(\d{{4}})?", re.IGNORECASE)
 EXPECTED = (
     "Expected is one sub-folder per class with images in it (cat/1.jpg, dog/2.jpg), or folders train and test (and"
     " val) that each hold the same class folders."
@@ -71,9 +74,19 @@ class Layout:
     class_names: tuple[str, ...]
     placed: tuple[Placed, ...]
     findings: tuple[Finding, ...]
+    annotations: Annotations | None = None
+    """Of a set of boxes or masks, whose images are of one class."""
 
 
-class _Tree:
+class OtherTaskError(DataError):
+    """A set of boxes or masks, and not of class folders."""
+
+    def __init__(self, message: str, tree: Tree, evidence: Evidence) -> None:
+        super().__init__(message)
+        self.tree, self.evidence = tree, evidence
+
+
+class Tree:
     """Folders, and how many files and images lie in and below them; ``""`` is the root."""
 
     def __init__(self, files: Iterable[str], folders: Iterable[str]) -> None:
@@ -135,10 +148,10 @@ def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
         where: how messages call the folder or archive.
 
     Raises:
-        DataError: there are no images, an empty class folder, fewer than two classes, splits of other classes, or it is
-            a set of boxes or masks.
+        OtherTaskError: it is a set of boxes or masks.
+        DataError: there are no images, an empty class folder, fewer than two classes, or splits of other classes.
     """
-    tree = _Tree(files, folders)
+    tree = Tree(files, folders)
     if not tree.images:
         seen = f"no images, but {len(tree.others)} files that are none" if tree.others else "no files"
         raise DataError(f"{where} holds {seen}. {EXPECTED}")
@@ -146,16 +159,19 @@ def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
         layout = _arrange(tree, where)
     except DataError as error:
         if boxes := detection(tree.images, tree.others):
-            raise DataError(_other_task(tree, where, "detection", boxes)) from error
+            raise OtherTaskError(_other_task(tree, where, "detection", boxes), tree, boxes) from error
         raise
+    # COCO's train2017 and val2017 are no classes
+    if all(split_of(f"{name}/") for name in layout.class_names) and (boxes := detection(tree.images, tree.others)):
+        raise OtherTaskError(_other_task(tree, where, "detection", boxes), tree, boxes)
     return layout
 
 
-def _arrange(tree: _Tree, where: str) -> Layout:
+def _arrange(tree: Tree, where: str) -> Layout:
     root = ""
     while not _is_split_level(tree, root) and (deeper := _wrapped(tree, root)):
         root = deeper
-    findings = [_not_images(tree.others)] if tree.others else []
+    findings = [not_images(tree.others)] if tree.others else []
     if _is_split_level(tree, root):
         classes = _split_folders(tree, root, where, findings)
     else:
@@ -199,13 +215,13 @@ def unique(sample_ids: Iterable[str]) -> list[str]:
     return given
 
 
-def _is_split_level(tree: _Tree, root: str) -> bool:
+def _is_split_level(tree: Tree, root: str) -> bool:
     filled = tree.with_images(root)
     named = [folder for folder in tree.inner(root) if _split_of(folder)]
     return len(named) >= 2 and bool(filled) and all(_split_of(folder) for folder in filled)
 
 
-def _wrapped(tree: _Tree, root: str) -> str:
+def _wrapped(tree: Tree, root: str) -> str:
     """The only folder that holds images, if it is a mere wrapping around class folders."""
     filled = tree.with_images(root)
     if len(filled) != 1 or tree.direct.get(root) or tree.direct.get(filled[0]):
@@ -214,7 +230,7 @@ def _wrapped(tree: _Tree, root: str) -> str:
     return filled[0] if all(tree.files_below[folder] for folder in tree.inner(root)) else ""
 
 
-def _split_folders(tree: _Tree, root: str, where: str, findings: list[Finding]) -> dict[tuple[str, str], str]:
+def _split_folders(tree: Tree, root: str, where: str, findings: list[Finding]) -> dict[tuple[str, str], str]:
     by_split: dict[str, str] = {}
     for folder in (folder for folder in tree.inner(root) if _split_of(folder)):
         split = _split_of(folder)
@@ -244,26 +260,26 @@ def _split_folders(tree: _Tree, root: str, where: str, findings: list[Finding]) 
     return classes
 
 
-def _check_no_masks(tree: _Tree, folders: list[str], where: str) -> None:
+def _check_no_masks(tree: Tree, folders: list[str], where: str) -> None:
     def stems(folder: str) -> set[str]:
         return {PurePosixPath(path).stem for path in tree.below(folder)}
 
     filled = [folder for folder in folders if tree.images_below[folder]]
     inner = {folder: tree.with_images(folder) for folder in filled}
     if masks := segmentation(inner, stems):
-        raise DataError(_other_task(tree, where, "segmentation", masks))
+        raise OtherTaskError(_other_task(tree, where, "segmentation", masks), tree, masks)
 
 
-def _other_task(tree: _Tree, where: str, task: str, evidence: str) -> str:
+def _other_task(tree: Tree, where: str, task: str, evidence: Evidence) -> str:
     names = [
         repr(name) for name in sorted({clean(_leaf(folder)) for folder, held in tree.direct.items() if folder and held})
     ]
     named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     made = {0: "have no class", 1: f"make {named} the only class"}.get(len(names), f"make {named} the only classes")
-    return f"{where} is a {task} set: {evidence}. As a classification folder it would {made}. {EXPECTED}"
+    return f"{where} is a {task} set: {evidence.words}. As a classification folder it would {made}. {EXPECTED}"
 
 
-def _check_filled(tree: _Tree, classes: dict[tuple[str, str], str], where: str) -> None:
+def _check_filled(tree: Tree, classes: dict[tuple[str, str], str], where: str) -> None:
     empty = [folder for _, folder in classes if not tree.images_below[folder]]
     if empty:
         others = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
@@ -278,7 +294,7 @@ def _note_loose(loose: list[str], findings: list[Finding], has_classes: bool, wh
         findings.append(Finding(kind="unlabelled", message=message, files=some(loose), count=len(loose)))
 
 
-def _not_images(others: list[str]) -> Finding:
+def not_images(others: list[str]) -> Finding:
     kinds = Counter(PurePosixPath(path).suffix.lower() or "no ending" for path in sorted(others))
     named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
     message = f"Files that are no images ({named}): left out."
@@ -304,6 +320,14 @@ def _leaf(path: str) -> str:
 
 def _split_of(folder: str) -> str:
     return SPLIT_NAMES.get(_leaf(folder).lower(), "")
+
+
+def split_of(path: str) -> str:
+    """The split that a folder of a path names (train, val2017), or empty text."""
+    for part in path.split("/")[:-1]:
+        if match := _WITH_YEAR.fullmatch(part):
+            return SPLIT_NAMES[match[1].lower()]
+    return ""
 
 
 def clean(path: str) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from recognition.storage import build_once, check_free_space
 from recognition.store import image_store, pixel_store, shards, shared_store
 from recognition.store.array_file import ArrayWriter
 from recognition.store.image_store import ImageStore, StoreRecord, open_store
+from recognition.store.object_writing import ObjectWriter
 from recognition.store.shard_writing import ShardWriter, expected_bytes
 from recognition.store.survey import Survey, survey, target_shape
 
@@ -85,10 +87,12 @@ def _is_whole(path: Path) -> bool:
         found = open_store(path)
         shape = found.images().shape
         rows = len(found.measures())
+        objects = found.objects()
     except (DataError, OSError, ValueError, EOFError):
         return False
     record = found.record
-    return shape == (record.images, record.height, record.width, record.channels) and rows == record.images
+    whole = shape == (record.images, record.height, record.width, record.channels) and rows == record.images
+    return whole and len(objects or ()) == (record.images if record.kind != "classes" else 0)
 
 
 def _build(images: Images, data: Data, folder: Path, on_progress: Progress) -> None:
@@ -106,13 +110,16 @@ def _build(images: Images, data: Data, folder: Path, on_progress: Progress) -> N
     with (
         ArrayWriter(folder / "measures.npy", (len(images),), MEASURES) as rows,
         ArrayWriter(folder / "sums.npy", (len(images), 2, channels), np.int64) as sums,
+        _object_writer(folder, images, shape, data) as objects,
     ):
         if storage == "array":
             with ArrayWriter(folder / "images.npy", shape) as array:
-                _decode(images, shape, data, seen, found, _Outputs(array.put, rows.put, sums.put), on_progress)
+                outputs = _Outputs(array.put, rows.put, sums.put, objects)
+                _decode(images, shape, data, seen, found, outputs, on_progress)
         else:
             with ShardWriter(folder / "shards", shape) as writer:
-                _decode(images, shape, data, seen, found, _Outputs(writer.put, rows.put, sums.put), on_progress)
+                outputs = _Outputs(writer.put, rows.put, sums.put, objects)
+                _decode(images, shape, data, seen, found, outputs, on_progress)
     unreadable = seen.unreadable | found.unreadable
     if len(unreadable) == len(images):
         raise _nothing_readable(images, unreadable)
@@ -130,8 +137,17 @@ def _build(images: Images, data: Data, folder: Path, on_progress: Progress) -> N
         storage=storage,
         unreadable={index: unreadable[index] for index in sorted(unreadable)},
         remarks={kind: tuple(sorted(found)) for kind, found in sorted(seen.remarks.items())},
+        kind=images.kind,
     )
     (folder / image_store.RECORD).write_text(record.model_dump_json(indent=1))
+
+
+def _object_writer(
+    folder: Path, images: Images, shape: tuple[int, int, int, int], data: Data
+) -> AbstractContextManager[ObjectWriter | None]:
+    if images.annotations is None:
+        return nullcontext()
+    return ObjectWriter(folder, images.annotations, shape[:3], data.resize)
 
 
 @dataclass
@@ -142,11 +158,13 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Outputs:
-    """Where an image goes by its index: its pixels, its measures, its sums (of values and of squares per channel)."""
+    """Where an image goes by its index: its pixels, its measures, its sums (of values and of squares per channel),
+    its objects."""
 
     pixels: Callable[[int, Pixels], None]
     measures: Callable[[int, Measures], None]
     sums: Callable[[int, NDArray[np.int64]], None]
+    objects: ObjectWriter | None
 
 
 def _decode(
@@ -175,9 +193,13 @@ def _decode(
     def decode_all(batch: list[tuple[int, bytes]]) -> int:
         for index, content in batch:
             try:
-                keep(index, pixels.decode(content, images.sample_ids[index]), len(content))
+                decoded = pixels.decode(content, images.sample_ids[index])
             except NotAnImageError as error:
                 found.unreadable[index] = error.reason
+                continue
+            keep(index, decoded, len(content))
+            if outputs.objects:
+                outputs.objects.put(index, (decoded.shape[0], decoded.shape[1]), content)
         return len(batch)
 
     def keep_all(batch: range) -> int:

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from recognition.audit.inspected import Measures, StoredImages
 from recognition.errors import DataError
+from recognition.families import Kind
 from recognition.pixels import Pixels
 from recognition.records import Record
 from recognition.store import shared_store
+from recognition.store.object_store import ObjectStore, open_objects
 from recognition.store.shards import ShardedImages
 
 RECORD = "store.json"
@@ -31,6 +33,7 @@ class StoreRecord(Record):
     storage: Literal["array", "shards"]
     unreadable: dict[int, str]
     remarks: dict[str, tuple[int, ...]]
+    kind: Kind = "classes"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class ImageStore:
         """Rows of `recognition.audit.measures.MEASURES`, shape (N,), memory-mapped."""
         rows: Measures = np.load(self.path / "measures.npy", mmap_mode="r", allow_pickle=False)
         return rows
+
+    def objects(self) -> ObjectStore | None:
+        """What is known of the objects on the images, memory-mapped; none where images have classes instead."""
+        return open_objects(self.path, self.record.height, self.record.width)
 
     def mean_and_std(self, indices: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation per channel over some images, for pixels in [0, 1].

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from recognition.errors import ConfigurationError
+from recognition.store.object_store import TABLES
 from recognition.store.shard_cache import mirror_into, naming, open_address, upload
 
 PLACE = "RECOGNITION_STORE"
@@ -61,7 +62,8 @@ def publish(folder: Path, address: str, record: str) -> None:
     upload(folder / "shards", f"{address}/shards")
     files, root = open_address(address)
     with naming(address, "be written"):
-        for name in (*_TABLES, record):
+        of_objects = [name for name in TABLES if (folder / name).is_file()]
+        for name in (*_TABLES, *of_objects, record):
             files.put_file(str(folder / name), f"{root}/{name}")
 
 
@@ -76,7 +78,8 @@ def fetch(address: str, folder: Path, record: str) -> bool:
     with naming(address, "be fetched"):
         if not files.exists(f"{root}/{record}"):
             return False
-        for name in (*_TABLES, record):
+        of_objects = [name for name in TABLES if files.exists(f"{root}/{name}")]
+        for name in (*_TABLES, *of_objects, record):
             files.get_file(f"{root}/{name}", str(folder / name))
     mirror_into(folder / "shards", f"{address}/shards")
     return True

@@ -1,4 +1,4 @@
-"""Any backbone of timm and torchvision by name, with its head sized for our classes."""
+"""Any classifier, detector or segmenter of torchvision by name, with its head sized for our classes."""
 
 from __future__ import annotations
 
@@ -6,58 +6,32 @@ import difflib
 
 from torch import nn
 
+from . import torchvision_detectors, torchvision_segmenters
 from .architecture import Architecture
 
 _WITH_SIDE_OUTPUTS = ("googlenet", "inception_v3")
 
 
-def timm_backbone(architecture: Architecture) -> nn.Module:
-    """Build ``timm/<name>`` for any number of image channels.
-
-    Raises:
-        ValueError: timm has no such model, or it does not take this image size.
-    """
-    import timm
-
-    name = architecture.network.removeprefix("timm/")
-    if not timm.is_model(name):
-        raise ValueError(_unknown("timm", name, timm.list_models()))
-    if "." in name and name not in (tagged := timm.list_pretrained(f"{name.partition('.')[0]}.*")):
-        raise ValueError(_unknown("timm", name, tagged))
-    settings = {
-        "num_classes": architecture.outputs,
-        "in_chans": architecture.image_channels,
-        "drop_rate": architecture.dropout,
-    }
-    network: nn.Module
-    try:
-        # models with position embeddings are built for one size, the others do not take this argument
-        network = timm.create_model(name, img_size=(architecture.height, architecture.width), **settings)
-    except TypeError as error:
-        if "img_size" not in str(error):
-            raise
-        network = timm.create_model(name, **settings)
-    except (AssertionError, ZeroDivisionError) as error:
-        size = f"{architecture.height}x{architecture.width}"
-        raise ValueError(f"timm/{name} does not take images of {size} pixels: set data.image_size to 224") from error
-    return network
-
-
-def torchvision_backbone(architecture: Architecture) -> nn.Module:
+def build(architecture: Architecture) -> nn.Module:
     """Build ``torchvision/<name>``; a first convolution is put in for other than 3 channels.
 
     A dropout of 0 leaves that of the published network as it is.
 
     Raises:
-        ValueError: torchvision has no such classifier.
+        ValueError: torchvision has no such network.
     """
     from torchvision import models
 
     name = architecture.network.removeprefix("torchvision/")
-    if name not in models.list_models(module=models):
-        raise ValueError(_unknown("torchvision", name, models.list_models(module=models)))
-    more = {"aux_logits": False, "init_weights": True} if name in _WITH_SIDE_OUTPUTS else {}
-    network: nn.Module = models.get_model(name, weights=None, num_classes=architecture.outputs, **more)
+    if name.startswith(torchvision_detectors.STARTS):
+        return torchvision_detectors.build(architecture, name)
+    if name.startswith(torchvision_segmenters.STARTS):
+        network = torchvision_segmenters.build(architecture, name)
+    elif name in models.list_models(module=models):
+        more = {"aux_logits": False, "init_weights": True} if name in _WITH_SIDE_OUTPUTS else {}
+        network = models.get_model(name, weights=None, num_classes=architecture.outputs, **more)
+    else:
+        raise ValueError(_unknown(name, models.list_models(module=models)))
     if architecture.dropout:
         _set_dropout(network, architecture.dropout)
     if architecture.image_channels != 3:
@@ -98,7 +72,7 @@ def _replace_first_convolution(network: nn.Module, channels: int) -> None:
     )
 
 
-def _unknown(library: str, name: str, known: list[str]) -> str:
+def _unknown(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {library}/{close[0]}?" if close else ""
-    return f"{library} has no model {name!r}{hint}"
+    hint = f"; did you mean torchvision/{close[0]}?" if close else ""
+    return f"torchvision has no model {name!r}{hint}"

@@ -1,0 +1,1 @@
+"""How models of each task are scored on test images."""
