@@ -121,8 +121,8 @@ class Data(Section):
     draw: int = setting(0, "Few-shot learning: which draw of the training images, counted from 0.", ge=0, le=9999)
     draws: int = setting(
         1,
-        "Few-shot learning: train so many networks, each on a draw of its own from this one on; scores are their means"
-        " with standard deviations, the first is registered.",
+        "Few-shot learning: train so many networks, each on a draw of its own from this one on. test/ holds the scores"
+        " of the first, which is registered, draws/ means and standard deviations of all.",
         unit="draws",
         ge=1,
         le=100,
