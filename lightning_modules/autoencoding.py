@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from lightning_modules import optimisation
 from lightning_modules.data_module import Batch
+from lightning_modules.learner import Learner
 from lightning_modules.networks.autoencoder import Autoencoder
 from lightning_modules.noise import UNLEARNED, code_noise, noisy
 from lightning_modules.setup import Setup
@@ -64,15 +62,14 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=1)
 
 
-class ImageAutoencoder(pl.LightningModule):
+class ImageAutoencoder(Learner):
     """Trains a network on uint8 batches to give clean images back; labels are not looked at.
 
     The loss of a variational one is the negative lower bound of the likelihood over the number of pixels, so that all
     losses are of one size: the mean loss of a pixel plus beta times the divergence by pixels.
     """
 
-    mean: Tensor
-    std: Tensor
+    network: Autoencoder
 
     def __init__(
         self, network: Autoencoder, mean: tuple[float, ...], std: tuple[float, ...], training: Training, seed: int
@@ -86,11 +83,7 @@ class ImageAutoencoder(pl.LightningModule):
             training: optimiser, schedule, loss and noise.
             seed: of the noise.
         """
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
-        self._training = training
+        super().__init__(network, mean, std, training)
         self._seed = seed
         self._variational = network.to_log_variance is not None
         self._sums: dict[str, dict[str, Tensor]] = {"train": {}, "val": {}}
@@ -100,8 +93,7 @@ class ImageAutoencoder(pl.LightningModule):
         images = batch.images
         if self._training.noise:
             images = noisy(images, batch.positions, self._training.noise, self._seed, epoch)
-        normalised: Tensor = (images.to(self.mean.dtype) - self.mean) / self.std
-        return normalised
+        return self.normalise(images)
 
     def targets(self, batch: Batch) -> Tensor:
         """The clean images, float (N, C, H, W) in [0, 1]."""
@@ -143,9 +135,6 @@ class ImageAutoencoder(pl.LightningModule):
         """Log both splits: validation closes the training epoch, and callbacks read the metrics after it."""
         for split in ("train", "val"):
             self.log_dict({f"{split}/{name}": value for name, value in self._means(split).items()})
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return optimisation.configure(self, self.network, self._training)
 
     def _reconstruction(self, codes: Tensor, targets: Tensor) -> Tensor:
         return reconstruction_loss(self.network.logits(codes).float(), targets, self._training.reconstruction_loss)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from lightning_modules import optimisation
 from lightning_modules.data_module import Batch
+from lightning_modules.learner import Learner
 from lightning_modules.losses import ClassificationLoss
 from lightning_modules.mixing import mix
 from lightning_modules.setup import Setup
@@ -48,14 +47,11 @@ def _class_weight(data: PreparedData) -> Tensor:
     return counts.sum() / (len(counts) * counts.clamp(min=1))
 
 
-class ImageClassifier(pl.LightningModule):
+class ImageClassifier(Learner):
     """Trains a network on uint8 batches, which it normalises on the device.
 
     Losses and scores are added up as tensors and logged once an epoch: logging costs nothing per step.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -82,11 +78,7 @@ class ImageClassifier(pl.LightningModule):
             seed: of the mixing.
             class_weight: float (K,), factors of the loss.
         """
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
-        self._training = training
+        super().__init__(network, mean, std, training)
         self._augmentation = augmentation
         self._seed = seed
         gamma = training.focal_gamma if training.loss == "focal" else None
@@ -101,11 +93,6 @@ class ImageClassifier(pl.LightningModule):
         )
         self._scores = scores.clone(prefix="val/")
         self._sums = {"train": _Sums(), "val": _Sums()}
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 images (N, C, H, W) to float ones with about zero mean and unit deviation."""
-        normalised: Tensor = (images.to(self.mean.dtype) - self.mean) / self.std
-        return normalised
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of uint8 images (N, C, H, W)."""
@@ -153,9 +140,6 @@ class ImageClassifier(pl.LightningModule):
         val_loss, _ = self._sums["val"].means(self)
         self.log_dict({"train/loss": train_loss, "train/accuracy": train_accuracy, "val/loss": val_loss})
         self.log_dict(self._scores.compute())
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return optimisation.configure(self, self.network, self._training)
 
 
 class _Sums:

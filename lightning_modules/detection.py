@@ -8,14 +8,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torchmetrics.detection import MeanAveragePrecision
 
-from lightning_modules import optimisation
 from lightning_modules.data_module import Batch
+from lightning_modules.learner import Learner
 from lightning_modules.setup import Setup
 from recognition.errors import ConfigurationError
 from recognition.experiment import Training
@@ -39,15 +38,12 @@ def build(setup: Setup) -> ObjectDetector:
     return ObjectDetector(setup.network, masks, setup.mean, setup.std, setup.experiment.training)
 
 
-class ObjectDetector(pl.LightningModule):
+class ObjectDetector(Learner):
     """Trains a detector on uint8 batches, which it normalises on the device.
 
     ``train/loss`` is the sum of the network's own losses, which are logged beside it (``train/classification_loss``
     and the like). ``val/loss`` is the same sum on validation images, with the batch statistics as in evaluation.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -68,11 +64,7 @@ class ObjectDetector(pl.LightningModule):
             std: per channel, in units of [0, 1], above 0.
             training: optimiser and schedule.
         """
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
-        self._training = training
+        super().__init__(network, mean, std, training)
         self._masks = masks
         self._first_label = int(network.first_label)  # type: ignore[arg-type]  # torch takes any attribute for a tensor
         self._scores = MeanAveragePrecision(
@@ -80,11 +72,6 @@ class ObjectDetector(pl.LightningModule):
         )
         self._scores.warn_on_many_detections = False
         self._sums = {"train": _Means(), "val": _Means()}
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 images (N, C, H, W) to float ones with about zero mean and unit deviation."""
-        normalised: Tensor = (images.to(self.mean.dtype) - self.mean) / self.std
-        return normalised
 
     def forward(self, images: Tensor) -> Targets:
         """Boxes, labels from 0 on, scores (and masks, bool (n, H, W)) of uint8 images (N, C, H, W)."""
@@ -122,9 +109,6 @@ class ObjectDetector(pl.LightningModule):
                 # -1 where there is nothing to find
                 logged[f"val/{ours}{name}"] = scores[f"{theirs}{name}"].float().clamp(min=0)
         self.log_dict(logged)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return optimisation.configure(self, self.network, self._training)
 
     def _targets(self, batch: Batch) -> Targets:
         """What the network is to find, by its own count of classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -59,9 +60,17 @@ def evaluate(
     return Scores(
         path=folder,
         task=task,
-        test_digest=data.test_digest,
+        test_digest=scored_against(data, evaluation, task),
         metrics={f"test/{name}": value for name, value in metrics.items()},
     )
+
+
+def scored_against(data: PreparedData, evaluation: Evaluation, task: Task) -> str:
+    """What two scores must share to be compared: the test images, and for what is made the weights of its judge."""
+    if task != "generation":
+        return data.test_digest
+    judge = (Path(evaluation.judge) / "weights.safetensors").read_bytes()
+    return hashlib.sha256(data.test_digest.encode() + hashlib.sha256(judge).digest()).hexdigest()
 
 
 def _check_fit(data: PreparedData, description: dict[str, object], model: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lightning_modules import optimisation
 from lightning_modules.data_module import Batch
+from lightning_modules.learner import Learner
 from lightning_modules.losses import ClassificationLoss
 from lightning_modules.setup import Setup
 from recognition import mask_scores
@@ -71,11 +69,8 @@ class SegmentationLoss(nn.Module):
         return loss + ((1 - dice) * present).sum() / present.sum().clamp(min=1)
 
 
-class Segmentation(pl.LightningModule):
+class Segmentation(Learner):
     """Trains a network on uint8 batches with class maps; losses and counts are added up and logged once an epoch."""
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -94,21 +89,16 @@ class Segmentation(pl.LightningModule):
             std: per channel, in units of [0, 1], above 0.
             training: loss, optimiser and schedule.
         """
-        super().__init__()
-        self.network = network
-        shape = (1, -1, 1, 1)
-        self.register_buffer("mean", torch.tensor(mean).view(shape) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(shape) * 255, persistent=False)
+        super().__init__(network, mean, std, training)
         gamma = training.focal_gamma if training.loss == "focal" else None
         self.loss = SegmentationLoss(num_classes, gamma, training.label_smoothing)
         self._plain_loss = SegmentationLoss(num_classes)
-        self._training = training
         self._num_classes = num_classes
         self._sums: dict[str, Tensor] = {}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, 1 + K, H, W) of uint8 images (N, C, H, W)."""
-        logits: Tensor = self.network((images.to(self.mean.dtype) - self.mean) / self.std)
+        logits: Tensor = self.network(self.normalise(images))
         return logits.float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -144,9 +134,6 @@ class Segmentation(pl.LightningModule):
                 "val/iou_macro": mask_scores.macro(mask_scores.iou(counts)),
             }
         )
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return optimisation.configure(self, self.network, self._training)
 
     def _add_loss(self, split: str, loss: Tensor, images: int) -> None:
         self._sums[split] += torch.stack([loss.detach() * images, loss.new_tensor(images)])

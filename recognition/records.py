@@ -135,6 +135,7 @@ class Scores(Record):
     path: Path
     task: Task = "classification"
     test_digest: str
+    """Of the test images, and of the judge where there is one: what two scores must share to be compared."""
     metrics: dict[str, float]
 
 

@@ -10,7 +10,7 @@ import pytest
 from recognition.defaults import resolve_model, resolve_task
 from recognition.errors import ConfigurationError
 from recognition.experiment import Experiment, Model, Monitor
-from recognition.families import FAMILIES, NETWORKS, TASKS, Kind, Task, is_better_when_lower, task_of
+from recognition.families import FAMILIES, KINDS, NETWORKS, TASKS, Kind, Task, is_better_when_lower, task_of
 from recognition.records import PreparedData
 from recognition.registry import judge
 from recognition.scoring import SCORERS
@@ -105,27 +105,30 @@ def test_class_scores_of_an_autoencoder_are_refused() -> None:
         Experiment.model_validate({"model": {"task": "autoencoding"}, "registration": {"metric": "accuracy"}})
 
 
-def test_a_resolved_model_leaves_nothing_open() -> None:
-    for kind in ("classes", "boxes", "masks", "instances"):
-        data = PreparedData(
-            path=Path("unused"),
-            images=Path("unused"),
-            digest="",
-            test_digest="",
-            source="",
-            kind=kind,
-            class_names=("cat", "dog"),
-            height=32,
-            width=32,
-            channels=3,
-            counts={},
-            class_counts={},
-            mean=(0.5,) * 3,
-            std=(0.25,) * 3,
-        )
-        resolved = resolve_model(Model(), data)
-        assert "auto" not in (resolved.task, resolved.network, resolved.head, resolved.neck)
-        assert resolved.task == resolve_task(Model(), kind)
+def prepared(kind: Kind) -> PreparedData:
+    return PreparedData(
+        path=Path("unused"),
+        images=Path("unused"),
+        digest="",
+        test_digest="images",
+        source="",
+        kind=kind,
+        class_names=("cat", "dog"),
+        height=32,
+        width=32,
+        channels=3,
+        counts={},
+        class_counts={},
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resolved_model_leaves_nothing_open(kind: Kind) -> None:
+    resolved = resolve_model(Model(), prepared(kind))
+    assert "auto" not in (resolved.task, resolved.network, resolved.head, resolved.neck)
+    assert resolved.task == resolve_task(Model(), kind)
 
 
 def test_for_distances_less_is_better() -> None:
@@ -141,3 +144,18 @@ def test_for_distances_less_is_better() -> None:
 
 def test_each_network_of_ours_says_something_about_itself() -> None:
     assert all(network.about and network.task in TASKS for network in NETWORKS.values())
+
+
+def test_generators_are_compared_only_where_the_same_judge_scored_them(tmp_path: Path) -> None:
+    from lightning_modules.evaluation import scored_against
+    from recognition.experiment import Evaluation
+
+    judges = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.safetensors").write_bytes(name.encode())
+        judges.append(Evaluation(judge=str(tmp_path / name)))
+    data = prepared("classes")
+    first, second = (scored_against(data, judge, "generation") for judge in judges)
+    assert first == scored_against(data, judges[0], "generation") != second
+    assert scored_against(data, judges[0], "classification") == data.test_digest

@@ -115,7 +115,7 @@ def test_the_registered_version_has_card_tags_and_no_pickle(in_house: dict[str, 
     assert "| accuracy |" in version.description
     assert version.tags["data.test_digest"]
     names = {path.name for path in registry.fetch_bundle("models:/digits@champion").rglob("*") if path.is_file()}
-    assert {"model.json", "weights.safetensors", "scoring.py", "pixels.py"} <= names
+    assert {"model.json", "weights.safetensors", "scorer.py", "pixels.py"} <= names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".ckpt"))]
 
 
