@@ -26,14 +26,17 @@ def evaluate(model: str, evaluation: Evaluation = Evaluation()) -> EvaluationRes
 
     Args:
         model: models:/name@alias, models:/name/version, a registered name (its champion), or a run's id.
-        evaluation: What is measured on the test images.
+        evaluation: What is measured on the test images; what is left alone is as the model's run had it.
     """
     start_host()
     may_read = access()
     source_run = registry.run_of(model)
     bundle = registry.fetch_bundle(model)
     made_with = build_experiment(tracking.experiment_of(source_run))
-    experiment = made_with.model_copy(update={"evaluation": evaluation, "name": f"evaluate {made_with.run_name}"})
+    # what is not asked for stays as the run had it, so that scores can be compared
+    asked = {name: getattr(evaluation, name) for name in evaluation.model_fields_set}
+    again = made_with.evaluation.model_copy(update=asked)
+    experiment = made_with.model_copy(update={"evaluation": again, "name": f"evaluate {made_with.run_name}"})
     tags = {"evaluated.model": model, "evaluated.run_id": source_run}
     with tracking.tracked_run(experiment, prefect_tags() | tags) as run_id:
         link_to_mlflow(tracking.run_url(run_id))

@@ -74,7 +74,10 @@ def told_answer(answer: dict[str, Any]) -> str:
     if "shares" in answer:
         return ", ".join(f"{name} {share:.1%}" for name, share in answer["shares"].items())
     counts = Counter(found["label"] for found in answer["objects"])
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing found"
+    return (
+        ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        or "nothing found: a lower --threshold finds more"
+    )
 
 
 def print_evaluation(result: EvaluationResult) -> None:

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from flows.identity import access, prefect_tags, set_up_logs
 from recognition import tracking
 from recognition.access import UNRESTRICTED, Access
-from recognition.defaults import resolve_task
+from recognition.defaults import require_fit
 from recognition.experiment import Augmentation, Data, Evaluation, Experiment, Model, Registration, Training
 from recognition.local_models import PREFIX, with_local_models
 from recognition.records import TrainingResult
@@ -90,7 +90,7 @@ def train(
         check(experiment, may_read)
         link_to_mlflow(tracking.run_url(run_id))
         located = download(run_id, fresh, experiment.data, may_read)
-        resolve_task(experiment.model, located.kind)
+        require_fit(experiment, located.kind)
         audited = audit(run_id, fresh, experiment.data, located, may_read)
         prepared = prepare(run_id, fresh, experiment.data, audited)
         policy = augment(run_id, prepared, experiment.augmentation, experiment.seed)

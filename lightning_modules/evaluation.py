@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,17 +62,26 @@ def evaluate(
     return Scores(
         path=folder,
         task=task,
-        test_digest=scored_against(data, evaluation, task),
+        test_digest=scored_against(data, evaluation, scorer.description),
         metrics={f"test/{name}": value for name, value in metrics.items()},
     )
 
 
-def scored_against(data: PreparedData, evaluation: Evaluation, task: Task) -> str:
-    """What two scores must share to be compared: the test images, and for what is made the weights of its judge."""
-    if task != "generation":
+def scored_against(data: PreparedData, evaluation: Evaluation, description: Mapping[str, Any]) -> str:
+    """A digest of what two scores must share to be compared.
+
+    The test images; for what is made also the judge's weights and the number of samples, for what is restored the
+    noise.
+    """
+    whole = hashlib.sha256(data.test_digest.encode())
+    if description["task"] == "generation":
+        whole.update((Path(evaluation.judge) / "weights.safetensors").read_bytes())
+        whole.update(str(evaluation.samples).encode())
+    elif description["task"] == "autoencoding" and description["noise"]:
+        whole.update(str(description["noise"]).encode())
+    else:
         return data.test_digest
-    judge = (Path(evaluation.judge) / "weights.safetensors").read_bytes()
-    return hashlib.sha256(data.test_digest.encode() + hashlib.sha256(judge).digest()).hexdigest()
+    return whole.hexdigest()
 
 
 def _check_fit(data: PreparedData, description: dict[str, object], model: Path) -> None:

@@ -73,9 +73,9 @@ def detections(
             for kind, (colour, line) in _KINDS.items()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    # photographs make large files, which a page of Prefect does not take
+    # photographs make large files, which a page of Prefect does not take; rare colours, the lines, are kept
     with Image.open(path) as drawn:
-        small = drawn.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        small = drawn.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     small.save(path, "PNG", optimize=True)
 
 

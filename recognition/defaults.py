@@ -7,7 +7,7 @@ from typing import Any
 
 from recognition.code_defaults import fit_conv_autoencoder, fit_dense_autoencoder, fit_noise
 from recognition.errors import ConfigurationError
-from recognition.experiment import Augmentation, Model
+from recognition.experiment import Augmentation, Experiment, Model
 from recognition.families import FAMILIES, KINDS, Kind, Task, task_of
 from recognition.records import PreparedData
 from recognition.sequence_defaults import fit_cnn_rnn, fit_rnn, fit_vit
@@ -34,6 +34,19 @@ def resolve_task(model: Model, kind: Kind) -> Task:
             f"{said}: {task} learns from {wanted}, but the data hold {KINDS[kind]}: {fix}, or give other data."
         )
     return task
+
+
+def require_fit(experiment: Experiment, kind: Kind) -> None:
+    """Refuse, once the kind of the data is known, what does not fit it.
+
+    Raises:
+        ConfigurationError: the task needs other data, or its models have no such scores.
+    """
+    task = resolve_task(experiment.model, kind)
+    try:
+        experiment.check_scores(task)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}.") from None
 
 
 def resolve_model(model: Model, data: PreparedData) -> Model:

@@ -345,13 +345,9 @@ class Experiment(Section):
     registration: Registration = Field(default_factory=Registration, description=str(Registration.__doc__))
 
     @model_validator(mode="after")
-    def _metric_is_of_the_task(self) -> Self:
-        metric, task = self.registration.metric, self.task
-        if task is not None and metric != "auto" and metric not in FAMILIES[task].metrics:
-            raise ValueError(
-                f"registration.metric: models for {task} have no {metric}; use auto, or one of"
-                f" {', '.join(FAMILIES[task].metrics)}"
-            )
+    def _scores_are_of_the_task(self) -> Self:
+        if self.task is not None:
+            self.check_scores(self.task)
         return self
 
     @property
@@ -383,6 +379,23 @@ class Experiment(Section):
         """The test score that decides about champion, for what was learned."""
         metric = self.registration.metric
         return FAMILIES[task].metric if metric == "auto" else metric
+
+    def check_scores(self, task: Task) -> None:
+        """Refuse a promotion metric or a monitored score that models of a task do not have.
+
+        Raises:
+            ValueError: with those that they have.
+        """
+        family = FAMILIES[task]
+        asked = {
+            "registration.metric": (self.registration.metric, family.metrics),
+            "training.monitor": (self.training.monitor, family.monitors),
+        }
+        for setting_name, (score, known) in asked.items():
+            if score != "auto" and score not in known:
+                raise ValueError(
+                    f"{setting_name}: models for {task} have no {score}; use auto, or one of {', '.join(known)}"
+                )
 
     @property
     def digest(self) -> str:

@@ -39,6 +39,8 @@ class Family:
     """Test scores shown first."""
     metrics: tuple[str, ...]
     """All test scores that may decide about champion."""
+    monitors: tuple[str, ...]
+    """All validation scores that may be monitored."""
     picture: str
     """The figure shown on the run's page in Prefect."""
     suffix: str = ""
@@ -66,6 +68,7 @@ FAMILIES: dict[Task, Family] = {
             "prototype_accuracy",
         ),
         metrics=_CLASS_SCORES,
+        monitors=("val/loss", "val/accuracy", "val/f1_macro"),
         picture="confusion_matrix.png",
     ),
     "autoencoding": Family(
@@ -75,6 +78,7 @@ FAMILIES: dict[Task, Family] = {
         metric="psnr",
         headline=("psnr", "ssim", "mse", "pca_psnr", "noisy_psnr", "probe_accuracy"),
         metrics=("psnr", "ssim", "mse", "probe_accuracy"),
+        monitors=("val/loss", "val/psnr"),
         picture="reconstructions.png",
         suffix="-autoencoder",
     ),
@@ -85,6 +89,7 @@ FAMILIES: dict[Task, Family] = {
         metric="frechet_distance",
         headline=("frechet_distance", "precision", "recall", "recognised"),
         metrics=("frechet_distance", "precision", "recall", "recognised"),
+        monitors=("val/loss", "val/frechet_distance"),
         picture="samples.png",
         suffix="-generator",
     ),
@@ -95,6 +100,7 @@ FAMILIES: dict[Task, Family] = {
         metric="map",
         headline=("map", "map_50", "map_75", "mar_100"),
         metrics=_BOX_SCORES,
+        monitors=("val/loss", "val/map", "val/map_50"),
         picture="detections.png",
         suffix="-detector",
     ),
@@ -105,6 +111,7 @@ FAMILIES: dict[Task, Family] = {
         metric="dice_macro",
         headline=("dice_macro", "iou_macro", "pixel_accuracy"),
         metrics=("dice_macro", "iou_macro", "pixel_accuracy"),
+        monitors=("val/loss", "val/dice_macro", "val/iou_macro"),
         picture="overlays.png",
         suffix="-segmenter",
     ),
@@ -115,6 +122,7 @@ FAMILIES: dict[Task, Family] = {
         metric="mask_map",
         headline=("mask_map", "mask_map_50", "map", "map_50", "dice_macro", "iou_macro"),
         metrics=_BOX_SCORES + _MASK_SCORES,
+        monitors=("val/loss", "val/map", "val/map_50", "val/mask_map_50"),
         picture="detections.png",
         suffix="-instance-segmenter",
     ),

@@ -60,9 +60,9 @@ def write_pictures(answers: Sequence[Mapping[str, Any]], folder: Path) -> list[d
         name = next((name for name in (*PICTURES, "objects") if name in answer), None)
         if name is None:
             raise ConfigurationError("--output is for models that answer with pictures, which this one does not.")
-        path = folder / f"{Path(answer['image']).stem}.png"
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            path = _free(folder, Path(answer["image"]).stem)
             path.write_bytes(_with_objects(answer) if name == "objects" else base64.b64decode(answer[name]))
         if name == "objects":
             bare = [{key: value for key, value in one.items() if key != "mask"} for one in answer["objects"]]
@@ -70,6 +70,15 @@ def write_pictures(answers: Sequence[Mapping[str, Any]], folder: Path) -> list[d
         else:
             told.append({**answer, name: str(path)})
     return told
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A PNG of that name, or with a number behind it where there is one already: nothing is written over."""
+    path, number = folder / f"{stem}.png", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.png"
+    return path
 
 
 def _with_objects(answer: Mapping[str, Any]) -> bytes:

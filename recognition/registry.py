@@ -62,9 +62,8 @@ def judge(
         return Verdict(True, f"first version: {metric} {score:.4f}")
     best, digest = champion
     if digest != test_digest:
-        return Verdict(
-            False, f"not comparable: the champion was scored on other test images, or by another judge ({digest[:12]})"
-        )
+        why = "on other test images, by another judge, or with other noise"
+        return Verdict(False, f"not comparable: the champion was scored {why} ({digest[:12]})")
     sign, word = (-1, "less") if is_better_when_lower(metric) else (1, "plus")
     needed = best + sign * minimum_gain
     comparison = f"{metric} {score:.4f} against the champion's {best:.4f}" + (

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from recognition.defaults import resolve_model, resolve_task
+from recognition.defaults import require_fit, resolve_model, resolve_task
 from recognition.errors import ConfigurationError
 from recognition.experiment import Experiment, Model, Monitor
 from recognition.families import FAMILIES, KINDS, NETWORKS, TASKS, Kind, Task, is_better_when_lower, task_of
@@ -124,6 +124,28 @@ def prepared(kind: Kind) -> PreparedData:
     )
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_monitored_score_of_another_task_is_refused(task: Task) -> None:
+    assert FAMILIES[task].monitor in FAMILIES[task].monitors
+    for other in FAMILIES:
+        for monitor in FAMILIES[other].monitors:
+            settings = {"model": {"task": task}, "training": {"monitor": monitor}}
+            if monitor in FAMILIES[task].monitors:
+                assert Experiment.model_validate(settings).training.monitor == monitor
+            else:
+                with pytest.raises(
+                    ValueError, match=f"training.monitor: models for {task} have no {monitor}; use auto"
+                ):
+                    Experiment.model_validate(settings)
+
+
+def test_where_the_data_decide_a_metric_of_another_task_is_refused_when_they_are_known() -> None:
+    experiment = Experiment.model_validate({"registration": {"metric": "map"}})
+    require_fit(experiment, "boxes")
+    with pytest.raises(ConfigurationError, match="models for classification have no map; use auto, or one of accuracy"):
+        require_fit(experiment, "classes")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resolved_model_leaves_nothing_open(kind: Kind) -> None:
     resolved = resolve_model(Model(), prepared(kind))
@@ -156,6 +178,11 @@ def test_generators_are_compared_only_where_the_same_judge_scored_them(tmp_path:
         (tmp_path / name / "weights.safetensors").write_bytes(name.encode())
         judges.append(Evaluation(judge=str(tmp_path / name)))
     data = prepared("classes")
-    first, second = (scored_against(data, judge, "generation") for judge in judges)
-    assert first == scored_against(data, judges[0], "generation") != second
-    assert scored_against(data, judges[0], "classification") == data.test_digest
+    gan = {"task": "generation", "noise": 0.0}
+    first, second = (scored_against(data, judge, gan) for judge in judges)
+    assert first == scored_against(data, judges[0], gan) != second
+    assert first != scored_against(data, judges[0].model_copy(update={"samples": 50}), gan)
+    plain, denoising = ({"task": "autoencoding", "noise": noise} for noise in (0.0, 0.3))
+    assert scored_against(data, Evaluation(), plain) == data.test_digest
+    assert scored_against(data, Evaluation(), denoising) != data.test_digest
+    assert scored_against(data, judges[0], {"task": "classification", "noise": 0.0}) == data.test_digest

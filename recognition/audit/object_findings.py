@@ -32,8 +32,9 @@ def enter_flaws(ledger: Ledger, annotated: Annotated) -> None:
     ledger.objects("clipped_boxes", flaws["clipped_boxes"])
     if annotated.cropped:
         message = (
-            f"{number(annotated.cropped, 'object')} lie outside of what data.resize=crop keeps of the images: left out."
-            " Set data.resize=pad or stretch to keep them."
+            f"Nothing is left of {number(annotated.cropped, 'object')} in the prepared images: outside of what"
+            " data.resize keeps, or smaller than a pixel. Left out. Set data.resize=pad or stretch, or a larger"
+            " data.image_size."
         )
         ledger.enter("cropped_objects", "warn", message, annotated.cropped)
 
