@@ -225,6 +225,38 @@ def list_(
 
 
 @app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's pages and API.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's pages and tracking server.")] = 5000,
+) -> None:
+    """Start Prefect, MLflow, the deployments and a worker on this machine, until Ctrl-C."""
+    from flows.house import up as keep_house
+
+    keep_house(prefect_port, mlflow_port, typer.echo)
+
+
+@app.command()
+def deploy(
+    experiments: Annotated[
+        list[Path] | None, typer.Argument(metavar="[EXPERIMENT.yaml ...]", help="A deployment for each.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Apply the deployments of prefect.yaml, and one for each experiment file."""
+    from flows.addresses import join_house
+
+    join_house()
+    from flows.deploying import deploy as apply
+
+    names = apply(experiments or [])
+    if as_json:
+        _print_json({"deployments": names})
+    else:
+        for name in names:
+            typer.echo(name)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Check environment, devices, servers and disk, and say what is missing."""
     from flows.doctor import examine

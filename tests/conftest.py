@@ -168,3 +168,54 @@ def serving(words: list[str], url: str, environment: dict[str, str], log: Path) 
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@dataclass(frozen=True)
+class OpenHouse:
+    """A running ``recognition up``, and the house whose commands find it by their state folder."""
+
+    house: House
+    prefect: str
+    mlflow: str
+    process: subprocess.Popen[str]
+
+    @property
+    def api(self) -> str:
+        return f"{self.prefect}/api"
+
+    def environment(self) -> dict[str, str]:
+        """For programs that talk to its servers without ``recognition``."""
+        return self.house.environment() | {"PREFECT_API_URL": self.api, "MLFLOW_TRACKING_URI": self.mlflow}
+
+
+@pytest.fixture(scope="session")
+def open_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenHouse]:
+    """`recognition up` on free ports, shared by the tests of triggers, forms, schedules and automations."""
+    base = tmp_path_factory.mktemp("open_house")
+    for name in ("work", "user"):
+        (base / name).mkdir()
+    with opened(House(base / "state", base / "work", base / "user")) as found:
+        yield found
+
+
+@contextmanager
+def opened(house: House, **extra: str) -> Iterator[OpenHouse]:
+    """`recognition up` in a house, from when it has said its addresses until it has ended after Ctrl-C."""
+    prefect, mlflow = free_port(), free_port()
+    process = house.start("up", "--prefect-port", str(prefect), "--mlflow-port", str(mlflow), **extra)
+    try:
+        deadline = time.monotonic() + 240
+        while not (house.state / "house.json").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "recognition up does not come up"
+            time.sleep(0.2)
+        yield OpenHouse(house, f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}", process)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
