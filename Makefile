@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := flows tasks lightning_modules recognition
+# processes that tests run in: what starts servers runs in one of them, everything else in the others
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
@@ -33,13 +36,13 @@ lint: setup  ## Style, types and layering
 	$(BIN)/lint-imports
 
 check: lint  ## The quick inner loop: lint and the tests that need no server
-	$(BIN)/pytest -q -m "not server and not slow"
+	$(PYTEST) -q -m "not server and not slow"
 
 test: lint  ## Every check
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: lint  ## Every check, the long forms too
-	$(BIN)/pytest
+	$(PYTEST)
 
 docs: setup  ## Write the generated pages and the schema anew
 	$(BIN)/python docs/generate.py

@@ -29,6 +29,23 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 BIN = Path(sys.executable).parent
 
 
+SHARED_HOUSES = {"house", "trained", "open_house"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes: those that start servers or share a house in one of them, the first; others
+    file by file."""
+
+    def shares(item: pytest.Item) -> bool:
+        wanted = set(getattr(item, "fixturenames", ()))
+        return item.get_closest_marker("server") is not None or not SHARED_HOUSES.isdisjoint(wanted)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("servers" if shares(item) else item.path.name))
+    items.sort(key=lambda item: not shares(item))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_state_in_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A state folder for tests that do not ask for one of their own."""
@@ -183,6 +200,40 @@ class OpenHouse:
     def api(self) -> str:
         return f"{self.prefect}/api"
 
+    @property
+    def images(self) -> Path:
+        """The folder that its worker may read images from."""
+        return self.house.state.parent / "images"
+
+    def trigger(self, deployment: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        """A flow run of ``flow/deployment``, created through Prefect's API as its pages do."""
+        import requests
+
+        found = requests.get(f"{self.api}/deployments/name/{deployment}", timeout=30).json()
+        for _ in range(20):
+            answer = requests.post(
+                f"{self.api}/deployments/{found['id']}/create_flow_run", json={"parameters": parameters}, timeout=30
+            )
+            # SQLite has a single writer: Prefect's client asks a busy server again, too
+            if answer.status_code != 503:
+                break
+            time.sleep(1)
+        assert answer.ok, answer.text
+        run: dict[str, Any] = answer.json()
+        return run
+
+    def ended(self, *runs: dict[str, Any]) -> list[dict[str, Any]]:
+        """The same flow runs, when all of them have ended."""
+        import requests
+
+        deadline = time.monotonic() + 300
+        while True:
+            now = [requests.get(f"{self.api}/flow_runs/{run['id']}", timeout=30).json() for run in runs]
+            if all(run["state_type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} for run in now):
+                return now
+            assert time.monotonic() < deadline, now
+            time.sleep(0.5)
+
     def environment(self) -> dict[str, str]:
         """For programs that talk to its servers without ``recognition``."""
         return self.house.environment() | {"PREFECT_API_URL": self.api, "MLFLOW_TRACKING_URI": self.mlflow}
@@ -192,9 +243,10 @@ class OpenHouse:
 def open_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenHouse]:
     """`recognition up` on free ports, shared by the tests of triggers, forms, schedules and automations."""
     base = tmp_path_factory.mktemp("open_house")
-    for name in ("work", "user"):
+    for name in ("work", "user", "images"):
         (base / name).mkdir()
-    with opened(House(base / "state", base / "work", base / "user")) as found:
+    house = House(base / "state", base / "work", base / "user")
+    with opened(house, RECOGNITION_ALLOWED_ROOTS=str(base / "images")) as found:
         yield found
 
 
