@@ -10,10 +10,10 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check test-all lint docs lock bench clean
+.PHONY: help setup run test check test-all lint docs screenshots lock bench clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## Create .venv from the lock file
 
@@ -46,6 +46,9 @@ test-all: lint  ## Every check, the long forms too
 
 docs: setup  ## Write the generated pages and the schema anew
 	$(BIN)/python docs/generate.py
+
+screenshots: setup  ## Take the pictures of docs/prefect.md anew
+	RECOGNITION_SCREENSHOTS=$(CURDIR)/docs/images $(BIN)/pytest -q tests/test_browser.py
 
 lock: setup  ## Resolve requirements.lock anew from pyproject.toml
 	@UV=$$(command -v uv || echo $(BIN)/uv); \

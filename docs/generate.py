@@ -43,7 +43,7 @@ def _table(name: str, section: type[Section]) -> list[str]:
         if isinstance(kind, type) and issubclass(kind, Section):
             inner += _table(f"{name}.{key}", kind)
             continue
-        row = [f"`{name}.{key}`", _code(defaults[key]), _allowed(schema), schema["description"]]
+        row = [f"`{name}.{key}`", _code(defaults.get(key, "")), _allowed(schema), schema["description"]]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
     return lines + inner
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recognition.errors import RecognitionError
+
+if TYPE_CHECKING:
+    from flows.doctor import Finding
+    from flows.scheduling import Planned
+    from recognition.experiment import Experiment
 
 app = typer.Typer(
     name="recognition",
@@ -22,9 +27,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Fresh = Annotated[bool, typer.Option("--fresh", help="Download, audit and prepare the images again.")]
 data_app = typer.Typer(help="Compare versions of data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+schedule_app = typer.Typer(help="Set, show, pause and remove schedules of deployments.", no_args_is_help=True)
+app.add_typer(schedule_app, name="schedule")
+DEPLOYMENT_HELP = "A deployment's name, such as train, digits_cnn or train/digits_cnn."
+Slug = Annotated[str, typer.Option(help="Which of the deployment's schedules. None: see above.")]
 MODEL_HELP = "models:/name@alias, models:/name/1, a name (its champion) or a run's id."
 VERSION_HELP = "A run's id, a dataset digest, a prepared folder or samples.parquet, or a source."
 USER_MISTAKE, INTERRUPTED = 2, 130
+WITHOUT_SERVERS = ("list", "up")
+
+
+@app.callback()
+def find_house(context: typer.Context) -> None:
+    if context.invoked_subcommand not in WITHOUT_SERVERS:
+        from flows.addresses import join_house
+
+        # Prefect reads its address when it is imported, by the command
+        join_house()
 
 
 @app.command()
@@ -37,6 +56,9 @@ def train(
         ),
     ] = None,
     fresh: Fresh = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check the settings, and estimate parameters, memory and time.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Download, audit, prepare, augment, train, evaluate and register, as one tracked run."""
@@ -47,12 +69,17 @@ def train(
     experiment = load_experiment(file, overrides)
     check_source(experiment.data)
     _begin_loading()
+    if dry_run:
+        _examine_only(experiment, as_json)
+        return
     from flows.server import prefect_server
-    from flows.training import check
     from flows.training import train as train_flow
+    from recognition.tracking import check_store
+    from tasks.examining import examine
 
     # before a server is started and a run is on record
-    check(experiment)
+    check_store()
+    examine(experiment, timed=False)
     with prefect_server():
         result = train_flow(**{name: getattr(experiment, name) for name in type(experiment).model_fields}, fresh=fresh)
     if as_json:
@@ -120,6 +147,37 @@ def diff(
         _print_json(difference.model_dump(mode="json"))
     else:
         typer.echo(as_text(difference))
+
+
+@data_app.command()
+def announce(
+    source: Annotated[
+        str, typer.Argument(help="A data set's name, a folder, an archive, a manifest, or an address of one.")
+    ],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[data.key=value ...]", help="Settings of the data.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell Prefect that a source holds other images than when it was last seen; automations may train on them."""
+    from recognition import preparation
+    from recognition.configuration import load_experiment
+
+    _check_data_settings(words or [])
+    data = load_experiment(None, [*(words or []), f"data.source={json.dumps(source)}"]).data
+    from flows.connecting import connected
+    from flows.terminal import progress_bar
+    from tasks.announcing import announce_dataset
+
+    with connected() as client, progress_bar() as on_progress:
+        client.hello()  # events are sent on the side, where nobody hears that there is no server
+        located = preparation.locate(data, on_progress)
+        announced = announce_dataset(data, located, "announce")
+    if as_json:
+        _print_json({"announced": announced, "digest": located.fingerprint, "images": located.images})
+    else:
+        said = "announced" if announced else "nothing new, nothing announced"
+        typer.echo(f"{source}: {located.images:,} images, {said}")
 
 
 @app.command()
@@ -201,6 +259,35 @@ def generate(
         typer.echo(f"{len(result['images'])} images in {output}, all of them in {result['overview']}")
 
 
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN RUN ...]", help="Ids of runs, or registered models; none: see the options."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="A registered model: its newest versions against its champion.")] = "",
+    experiment: Annotated[str, typer.Option(help="An MLflow experiment: its newest runs. None: the usual one.")] = "",
+    newest: Annotated[int, typer.Option(min=2, help="How many are looked at where no runs are named.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Say what was set otherwise in runs, what each scored on the same test images, and which images flipped."""
+    from flows.addresses import join_house
+
+    join_house()
+    from recognition.comparison import find
+
+    found = find(runs or [], model, experiment, newest)
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        from recognition.comparison_report import as_markdown
+
+        Console(highlight=False).print(Markdown(as_markdown(found)))
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(metavar="datasets|networks|policies|experiments")],
@@ -226,13 +313,39 @@ def list_(
 
 @app.command()
 def up(
-    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's pages and API.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's pages and tracking server.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect's pages and API.")] = 4200,
+    mlflow_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of MLflow's pages and tracking server.")
+    ] = 5000,
+    limit: Annotated[int, typer.Option(min=1, help="So many runs the worker works on at once.")] = 2,
+    check: Annotated[
+        bool, typer.Option("--check", help="Start nothing: check the running house; exit code 1 if a part is missing.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Start Prefect, MLflow, the deployments and a worker on this machine, until Ctrl-C."""
-    from flows.house import up as keep_house
+    """Start Prefect, MLflow, the deployments and a worker on this machine, until Ctrl-C.
 
-    keep_house(prefect_port, mlflow_port, typer.echo)
+    A server that PREFECT_API_URL, MLFLOW_TRACKING_URI or mlflow.yaml name by an address is used, and none started in
+    its place. With --json the addresses are one line, printed as soon as all of them answer.
+    """
+    if check:
+        from flows.addresses import join_house
+
+        join_house()
+        from flows.house_check import check_house
+
+        _print_findings(check_house(), as_json)
+        return
+    from flows.house import up as keep_house
+    from flows.summaries import print_house
+
+    keep_house(
+        prefect_port,
+        mlflow_port,
+        limit,
+        opened=lambda found: _print_json(found.model_dump()) if as_json else print_house(found),
+        say=lambda line: typer.echo(line, err=True),
+    )
 
 
 @app.command()
@@ -240,20 +353,135 @@ def deploy(
     experiments: Annotated[
         list[Path] | None, typer.Argument(metavar="[EXPERIMENT.yaml ...]", help="A deployment for each.")
     ] = None,
+    pool: Annotated[
+        str, typer.Option(metavar="local|docker|kubernetes", help="The work pool that runs wait in; made if missing.")
+    ] = "local",
+    automations: Annotated[
+        bool | None,
+        typer.Option(
+            "--automations/--no-automations",
+            help="Make what happens by itself: messages, trainings on new images, the end of runs that are gone; "
+            "or take it off the server.",
+        ),
+    ] = None,
+    notify: Annotated[
+        str, typer.Option(metavar="TYPE/NAME", help="With --automations: the Prefect block that is told.")
+    ] = "",
+    webhook: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="With --automations: make a block for this address (https://, mailtos://). "
+            "RECOGNITION_WEBHOOK_URL in the environment keeps it out of the shell's history.",
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Apply the deployments of prefect.yaml, and one for each experiment file."""
-    from flows.addresses import join_house
-
-    join_house()
     from flows.deploying import deploy as apply
 
-    names = apply(experiments or [])
+    if (notify or webhook) and not automations:
+        raise typer.BadParameter("--notify and --webhook say whom --automations tell: give that too")
+    names = apply(experiments or [], pool)
+    made = _set_automations(automations, notify, webhook) if automations is not None else {}
     if as_json:
-        _print_json({"deployments": names})
+        _print_json({"deployments": names, **made})
     else:
-        for name in names:
+        for name in (*names, *made.get("automations", ())):
             typer.echo(name)
+
+
+@app.command()
+def trigger(
+    deployment: Annotated[str, typer.Argument(help=DEPLOYMENT_HELP)],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[section.key=value ...]", help="Settings on top of the deployment's own."),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the run's log to its end; exit code 1 if it did not complete.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Start a run of a deployment on the Prefect server, with settings on top of the deployment's own."""
+    from flows.summaries import print_triggered
+    from flows.triggering import result_of
+    from flows.triggering import trigger as start
+    from flows.triggering import watch as follow
+
+    run = start(deployment, words or [])
+    print_triggered(run, as_json)
+    state = "Scheduled"
+    if watch:
+        try:
+            state = follow(run.flow_run_id, lambda line: typer.echo(line, err=as_json))
+        except KeyboardInterrupt:
+            typer.echo(f"no longer watched; the run goes on: {run.url}", err=True)
+            _leave(INTERRUPTED)
+    if as_json:
+        result = result_of(run.flow_run_id) if watch else {}
+        _print_json({"flow_run_id": run.flow_run_id, "name": run.name, "url": run.url, "state": state, **result})
+    if watch and state != "Completed":
+        raise typer.Exit(1)
+
+
+@schedule_app.command("list")
+def list_schedules(
+    deployment: Annotated[str, typer.Argument(help=f"{DEPLOYMENT_HELP} None: all.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show schedules and their next runs, in the time of this machine."""
+    from flows.scheduling import planned
+
+    _print_schedules(planned(deployment), as_json)
+
+
+@schedule_app.command("set")
+def set_schedule(
+    deployment: Annotated[str, typer.Argument(help=DEPLOYMENT_HELP)],
+    cron: Annotated[str, typer.Option(help="Five fields: minute, hour, day, month, weekday, such as '0 2 * * *'.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[section.key=value ...]", help="Settings of the scheduled runs."),
+    ] = None,
+    timezone: Annotated[str, typer.Option(help="Whose clock the line is read by, such as Europe/Berlin.")] = "UTC",
+    slug: Annotated[str, typer.Option(help="Name of the schedule, where a deployment has several.")] = "default",
+    as_json: Json = False,
+) -> None:
+    """Give a deployment a schedule, or change it; it is active then."""
+    from flows.scheduling import set_schedule as put
+
+    _print_schedules([put(deployment, cron, timezone, slug, words or [])], as_json)
+
+
+@schedule_app.command("pause")
+def pause_schedule(
+    deployment: Annotated[str, typer.Argument(help=DEPLOYMENT_HELP)], slug: Slug = "", as_json: Json = False
+) -> None:
+    """Switch off a deployment's schedule; without --slug all of them."""
+    from flows.scheduling import pause
+
+    _print_schedules(pause(deployment, slug), as_json)
+
+
+@schedule_app.command("resume")
+def resume_schedule(
+    deployment: Annotated[str, typer.Argument(help=DEPLOYMENT_HELP)], slug: Slug = "", as_json: Json = False
+) -> None:
+    """Switch on a deployment's schedule; without --slug the one named default, or the only one."""
+    from flows.scheduling import resume
+
+    _print_schedules(resume(deployment, slug), as_json)
+
+
+@schedule_app.command("remove")
+def remove_schedule(
+    deployment: Annotated[str, typer.Argument(help=DEPLOYMENT_HELP)], slug: Slug = "", as_json: Json = False
+) -> None:
+    """Take a schedule from a deployment; without --slug the one named default, or the only one."""
+    from flows.scheduling import remove
+
+    _print_schedules(remove(deployment, slug), as_json)
 
 
 @app.command()
@@ -261,14 +489,32 @@ def doctor(as_json: Json = False) -> None:
     """Check environment, devices, servers and disk, and say what is missing."""
     from flows.doctor import examine
 
-    findings = examine()
+    _print_findings(examine(), as_json)
+
+
+def _examine_only(experiment: Experiment, as_json: bool) -> None:
+    """What a run would be; neither a server is started nor a run recorded."""
+    from tasks.examining import examine
+
+    found = examine(experiment)
     if as_json:
-        _print_json({"ok": all(f.ok for f in findings), "checks": [f.as_dict() for f in findings]})
+        _print_json(found.model_dump(mode="json") | {"needed_mb": found.needed_mb})
     else:
-        for finding in findings:
-            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.text}")
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
+        from flows.summaries import print_preflight
+
+        print_preflight(found)
+
+
+def _set_automations(wanted: bool, notify: str, webhook: str) -> dict[str, list[str]]:
+    """Make the automations, or remove them; their names."""
+    from flows.automations import apply, notifies, remove
+
+    if not wanted:
+        return {"removed": remove()}
+    names = apply(notify, webhook)
+    if not notifies(names):
+        typer.echo("nobody is told of failures and champions: name whom by --notify or --webhook", err=True)
+    return {"automations": names}
 
 
 def _check_data_settings(words: list[str]) -> None:
@@ -294,6 +540,25 @@ def _begin_loading() -> None:
     typer.echo("starting ...", err=True)
     home()  # before Prefect tries for minutes to open a database in a folder that can't be made
     start_host()
+
+
+def _print_findings(findings: list[Finding], as_json: bool) -> None:
+    if as_json:
+        _print_json({"ok": all(f.ok for f in findings), "checks": [f.as_dict() for f in findings]})
+    else:
+        for finding in findings:
+            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.text}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _print_schedules(schedules: list[Planned], as_json: bool) -> None:
+    if as_json:
+        _print_json({"schedules": [schedule.as_dict() for schedule in schedules]})
+    else:
+        from flows.summaries import print_schedules
+
+        print_schedules(schedules)
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from recognition.errors import RecognitionError
 from recognition.settings import home, project_root, tracking_settings, tracking_uri
 
@@ -47,6 +45,11 @@ def examine() -> list[Finding]:
         "prefect": _prefect,
         "git": _git,
     }
+    return findings_of(checks)
+
+
+def findings_of(checks: dict[str, Callable[[], tuple[bool, str]]]) -> list[Finding]:
+    """What each check found; a mistake that it raises is a finding."""
     findings = []
     for name, check in checks.items():
         try:
@@ -113,20 +116,27 @@ def _mlflow() -> tuple[bool, str]:
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
             return True, f"{uri} (made by the first run)"
         return True, uri
-    answers, why = _answers(f"{uri.rstrip('/')}/health")
-    return answers, f"{uri} answers" if answers else f"{uri} does not answer ({why}): start it, or change mlflow.yaml"
+    return mlflow_server()
+
+
+def mlflow_server() -> tuple[bool, str]:
+    """Whether the tracking server answers, takes our credentials, and suits our client.
+
+    Raises:
+        TrackingError: one of these is not so.
+    """
+    from recognition.tracking import check_store
+
+    return True, f"{tracking_uri()} answers, version {check_store()}"
 
 
 def _prefect() -> tuple[bool, str]:
-    from prefect.settings import PREFECT_API_URL
+    from flows.server import configured_server
 
-    url = PREFECT_API_URL.value()
-    if not url:
+    server = configured_server()
+    if server is None:
         return True, "no server configured (PREFECT_API_URL): each command starts a temporary one"
-    answers, why = _answers(f"{url.rstrip('/')}/health")
-    return answers, f"{url} answers" if answers else (
-        f"{url} does not answer ({why}): `prefect server start`, or unset PREFECT_API_URL for a temporary server"
-    )
+    return True, f"{server.api} answers, version {server.check()}"
 
 
 def _git() -> tuple[bool, str]:
@@ -134,11 +144,3 @@ def _git() -> tuple[bool, str]:
         return False, "git is not installed: runs would not say which code made them"
     inside = (project_root() / ".git").exists()
     return True, "runs are tagged with the commit" if inside else "no checkout: runs are not tagged with a commit"
-
-
-def _answers(url: str) -> tuple[bool, str]:
-    try:
-        requests.get(url, timeout=5).raise_for_status()
-    except requests.RequestException as error:
-        return False, type(error).__name__
-    return True, ""

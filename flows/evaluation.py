@@ -5,6 +5,7 @@ Annotations are evaluated here, as in ``flows/training.py``.
 
 from prefect import flow
 
+from flows.forms import with_form
 from flows.identity import access, prefect_tags, set_up_logs
 from recognition import registry, tracking
 from recognition.configuration import build_experiment
@@ -14,8 +15,10 @@ from tasks.audit import audit
 from tasks.download import download
 from tasks.evaluate import evaluate as score
 from tasks.isolation import start_host
+from tasks.preflight import preflight_of_model
 from tasks.prepare import prepare, record
-from tasks.reporting import link_to_mlflow, report
+from tasks.reporting import failure_shown, link_to_mlflow, report
+from tasks.slots import gpu_slot
 
 set_up_logs()
 
@@ -38,9 +41,10 @@ def evaluate(model: str, evaluation: Evaluation = Evaluation()) -> EvaluationRes
     again = made_with.evaluation.model_copy(update=asked)
     experiment = made_with.model_copy(update={"evaluation": again, "name": f"evaluate {made_with.run_name}"})
     tags = {"evaluated.model": model, "evaluated.run_id": source_run}
-    with tracking.tracked_run(experiment, prefect_tags() | tags) as run_id:
+    with tracking.tracked_run(experiment, prefect_tags() | tags) as run_id, failure_shown(experiment.run_name):
         link_to_mlflow(tracking.run_url(run_id))
         prepared = tracking.data_of(source_run)
+        expected = preflight_of_model(run_id, experiment, bundle, prepared, may_read)
         if prepared is not None:
             # the very same images, also when the source has changed since
             record(run_id, prepared)
@@ -48,6 +52,10 @@ def evaluate(model: str, evaluation: Evaluation = Evaluation()) -> EvaluationRes
             located = download(run_id, False, experiment.data, may_read)
             audited = audit(run_id, False, experiment.data, located, may_read)
             prepared = prepare(run_id, False, experiment.data, audited)
-        scores = score(run_id, prepared, bundle, experiment)
-        report(experiment.run_name, scores, None, tracking.run_url(run_id))
+        with gpu_slot(run_id, expected.device, 1) as gpus:
+            scores = score(run_id, prepared, bundle, experiment, gpus=gpus)
+        report(experiment, scores, None, run_id)
     return tracking.evaluation_result(run_id, model, source_run, scores)
+
+
+with_form(evaluate)

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import requests
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, get_current_settings, temporary_settings
 
 from flows.identity import UI_OF_A_LOCAL_SERVER
-from recognition.errors import TrackingError
+from flows.prefect_api import PrefectServer
 
 
 @contextmanager
@@ -25,11 +24,12 @@ def prefect_server() -> Iterator[None]:
     the run could not say how it ended.
 
     Raises:
-        TrackingError: the configured server does not answer within 5 seconds.
+        TrackingError: the configured server does not answer within 5 seconds, refuses the credentials, or is of a
+            version that does not suit ours.
     """
-    url = PREFECT_API_URL.value()
-    if url:
-        _check(url)
+    configured = configured_server()
+    if configured is not None:
+        configured.check()
         yield
         return
     server = _ServerOfItsOwn()
@@ -41,14 +41,17 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
-def _check(url: str) -> None:
-    try:
-        requests.get(f"{url.rstrip('/')}/health", timeout=5).raise_for_status()
-    except requests.RequestException as error:
-        raise TrackingError(
-            f"The Prefect server {url} does not answer ({type(error).__name__}). Start it with `prefect server start`, "
-            "or unset PREFECT_API_URL for a temporary one."
-        ) from None
+def configured_server() -> PrefectServer | None:
+    """The server that the environment or Prefect's profile names."""
+    settings = get_current_settings().api
+    if not settings.url:
+        return None
+    return PrefectServer(
+        api=str(settings.url).rstrip("/"),
+        auth_string=settings.auth_string.get_secret_value() if settings.auth_string else "",
+        key=settings.key.get_secret_value() if settings.key else "",
+        verify=False if settings.tls_insecure_skip_verify else settings.ssl_cert_file or True,
+    )
 
 
 class _ServerOfItsOwn(SubprocessASGIServer):

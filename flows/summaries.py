@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections import Counter
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.addresses import Addresses
+from recognition.estimates import told
 from recognition.families import KINDS, Task, headline
-from recognition.records import AuditedData, EvaluationResult, TrainingResult
+from recognition.records import AuditedData, EvaluationResult, Preflight, TrainingResult
 from recognition.settings import home, tracking_uri
+
+if TYPE_CHECKING:
+    from flows.scheduling import Planned
+    from flows.triggering import Triggered
 
 SHOWN_FILES = 10
 
@@ -29,6 +36,28 @@ def print_training(result: TrainingResult) -> None:
     console.print(f"seconds  {seconds}")
     console.print(f"run      {result.run_id}")
     _where_to_look(console)
+
+
+def print_house(house: Addresses) -> None:
+    """Where a house answers, and what to do with it."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"prefect  {house.prefect}   start runs (Deployments, train, Run), watch them, set schedules")
+    console.print(f"mlflow   {house.mlflow}   results, figures, registered models")
+    console.print(f"logs     {home() / 'logs'}")
+    console.print("Commands in another terminal find both: `recognition up --check`, `recognition train`.")
+    console.print("Ctrl-C here stops everything.")
+
+
+def print_preflight(found: Preflight) -> None:
+    """What a run would be, and what may be wrong with it."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    table = Table("preflight", "")
+    for name, text in told(found):
+        table.add_row(name, visible(text))
+    console.print(table)
+    for warning in found.warnings:
+        console.print(f"warning  {visible(warning)}")
+    console.print("Nothing was fetched, trained or recorded." if found.warnings else "Nothing speaks against it.")
 
 
 def print_audit(audited: AuditedData) -> None:
@@ -88,6 +117,31 @@ def print_evaluation(result: EvaluationResult) -> None:
     console.print(f"         largest difference to that run's scores: {result.largest_difference:.2g}")
     console.print(f"run      {result.run_id}")
     _where_to_look(console)
+
+
+def print_triggered(run: Triggered, on_standard_error: bool) -> None:
+    """A run that was created, and where to see it."""
+    console = Console(soft_wrap=True, highlight=False, markup=False, stderr=on_standard_error)
+    console.print(f"run      {run.name}")
+    console.print(f"look     {run.url}")
+    if run.warning:
+        console.print(f"warning  {run.warning}")
+
+
+def print_schedules(schedules: list[Planned]) -> None:
+    """Schedules and their next runs."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    if not schedules:
+        console.print("no schedule: `recognition schedule set DEPLOYMENT --cron '0 2 * * *'` makes one")
+    for schedule in schedules:
+        name = schedule.deployment + (f" {schedule.slug}" if schedule.slug else "")
+        following = ", ".join(f"{moment:%a %d %b %H:%M}" for moment in schedule.next_runs)
+        console.print(
+            f"{name:<24} {'on ' if schedule.active else 'off'}  {schedule.when}  {schedule.timezone}"
+            + (f"  next {following}" if following else "")
+        )
+        if schedule.parameters:
+            console.print(f"{'':<24} {json.dumps(schedule.parameters, ensure_ascii=False)}")
 
 
 def _scores_table(metrics: dict[str, float], task: Task) -> Table:

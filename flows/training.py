@@ -3,46 +3,28 @@
 Annotations are evaluated here: Prefect loads a triggered flow by its path and finds no module to look names up in.
 """
 
-from pathlib import Path
-
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.forms import with_form
 from flows.identity import access, prefect_tags, set_up_logs
 from recognition import tracking
-from recognition.access import UNRESTRICTED, Access
 from recognition.defaults import require_fit
 from recognition.experiment import Augmentation, Data, Evaluation, Experiment, Model, Registration, Training
-from recognition.local_models import PREFIX, with_local_models
 from recognition.records import TrainingResult
-from recognition.sources import check_source
+from tasks.announcing import announce_dataset
 from tasks.audit import audit
 from tasks.augment import augment
 from tasks.download import download
 from tasks.evaluate import evaluate
-from tasks.isolation import run_isolated, start_host
+from tasks.preflight import preflight
 from tasks.prepare import prepare
 from tasks.register import register
-from tasks.reporting import link_to_mlflow, report
+from tasks.reporting import failure_shown, link_to_mlflow, report
+from tasks.slots import gpu_slot
 from tasks.train import fit
 
 set_up_logs()
-
-
-def check(experiment: Experiment, access: Access = UNRESTRICTED) -> None:
-    """Refuse what cannot work, or may not be read, before anything is fetched.
-
-    Raises:
-        ConfigurationError, DataError, ModelError: by the setting's name.
-    """
-    start_host()
-    check_source(experiment.data, access)
-    for path in (experiment.model.weights, experiment.evaluation.judge, experiment.data.frozen_test):
-        # neither a run's id nor a registered model is a path
-        if ("/" in path or "." in path) and not path.startswith(PREFIX):
-            access.check_path(Path(path))
-    with_local_models(experiment, experiment.task)
-    run_isolated("lightning_modules.training:check", experiment)
 
 
 def _run_name() -> str:
@@ -86,16 +68,21 @@ def train(
         evaluation=evaluation,
         registration=registration,
     )
-    with tracking.tracked_run(experiment, prefect_tags()) as run_id:
-        check(experiment, may_read)
+    with tracking.tracked_run(experiment, prefect_tags()) as run_id, failure_shown(experiment.run_name):
         link_to_mlflow(tracking.run_url(run_id))
+        expected = preflight(run_id, experiment, may_read)
         located = download(run_id, fresh, experiment.data, may_read)
+        announce_dataset(experiment.data, located, "train")
         require_fit(experiment, located.kind)
         audited = audit(run_id, fresh, experiment.data, located, may_read)
         prepared = prepare(run_id, fresh, experiment.data, audited)
         policy = augment(run_id, prepared, experiment.augmentation, experiment.seed)
-        trained = fit(run_id, prepared, policy, experiment)
-        scores = evaluate(run_id, prepared, trained.bundle, experiment, trained)
+        with gpu_slot(run_id, expected.device, expected.devices) as gpus:
+            trained = fit(run_id, prepared, policy, experiment, gpus)
+            scores = evaluate(run_id, prepared, trained.bundle, experiment, trained, gpus)
         version = register(run_id, experiment, prepared, trained, scores)
-        report(experiment.run_name, scores, version, tracking.run_url(run_id))
+        report(experiment, scores, version, run_id)
     return tracking.training_result(run_id, version)
+
+
+with_form(train)

@@ -51,7 +51,7 @@ def evaluate(
     """
     device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     scorer = bundle.load(model, device)
-    _check_fit(data, scorer.description, model)
+    check_fit(data, scorer.description, model)
     task: Task = scorer.description["task"]
     judged = Judged(scorer, data, datasets.open_arrays(data.path), evaluation, folder, emit, history or {})
     judged.figures.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def scored_against(data: PreparedData, evaluation: Evaluation, description: Mapp
     return whole.hexdigest()
 
 
-def _check_fit(data: PreparedData, description: dict[str, object], model: Path) -> None:
+def check_fit(data: PreparedData, description: dict[str, object], model: Path) -> None:
     expected = description["class_names"]
     if list(data.class_names) != expected:
         raise DataError(f"The data set's classes {list(data.class_names)} are not the model's {expected} ({model}).")

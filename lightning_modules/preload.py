@@ -7,6 +7,7 @@ import torch
 import torchvision
 
 import lightning_modules.evaluation
+import lightning_modules.preflight
 import lightning_modules.training
 import recognition.figures
 import recognition.galleries

@@ -79,13 +79,23 @@ def set_up(data: PreparedData, experiment: Experiment) -> Setup:
         ConfigurationError: the network does not fit the images, or the task not the data.
         ModelError: start weights are missing or another architecture's.
     """
+    setup = with_first_weights(data, experiment)
+    load_start_weights(setup.network, setup.model, setup.architecture)
+    return setup
+
+
+def with_first_weights(data: PreparedData, experiment: Experiment) -> Setup:
+    """Build the network that an experiment asks for, fitted to the images, as it is initialised.
+
+    Raises:
+        ConfigurationError: the network does not fit the images, or the task not the data.
+    """
     model = resolve_model(experiment.model, data)
     architecture = architecture_of(model, data)
     try:
         network = build_network(architecture)
     except ValueError as error:
         raise network_refused(error) from None
-    load_start_weights(network, model, architecture)
     mean, std = normalization(experiment.augmentation, model, data)
     return Setup(network, architecture, model, data, experiment, mean, std)
 

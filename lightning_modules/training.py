@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,18 +12,16 @@ import torch
 from torch import Tensor
 
 import lightning_modules.networks
-from lightning_modules import adapters, generation, probes
+from lightning_modules import adapters, probes
 from lightning_modules.callbacks import FiniteLoss, Pictures, Reports
 from lightning_modules.data_module import ImageData
 from lightning_modules.families import BUILDERS
-from lightning_modules.networks import Architecture, build_network
-from lightning_modules.setup import Setup, architecture_of, network_refused, operations, set_up
-from lightning_modules.trainer import BEST, build_trainer, callbacks_of, check_devices, device_name, quieten
+from lightning_modules.setup import Setup, architecture_of, operations, set_up
+from lightning_modules.trainer import BEST, build_trainer, callbacks_of, device_name, quieten
 from recognition import bundle
 from recognition.errors import ConfigurationError
 from recognition.events import Emit, ignore
 from recognition.experiment import Experiment
-from recognition.families import FAMILIES
 from recognition.records import Policy, PreparedData, TrainedModel
 
 NETWORKS_FOLDER = Path(lightning_modules.networks.__file__).parent
@@ -114,30 +111,4 @@ def network_weights(checkpoint: Path) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def check(experiment: Experiment, *, emit: Emit = ignore) -> None:
-    """Refuse, before any image is fetched, what only the libraries know: network names, policies, devices.
-
-    Raises:
-        ConfigurationError: by the setting's name.
-    """
-    from recognition import policies
-
-    kind = FAMILIES[experiment.task].fits[0] if experiment.task else "classes"
-    policies.build(policies.choose(experiment.augmentation, 64, 64, 3, kind)[1], 64, 64, kind)
-    model = experiment.model
-    adapters.check(model.adapter_rank, experiment.task, experiment.training)
-    if "/" in model.network:
-        try:
-            # a network that cannot be built without memory is judged when it is trained
-            with torch.device("meta"), contextlib.suppress(NotImplementedError, RuntimeError):
-                build_network(Architecture(network=model.network, outputs=2, height=224, width=224, image_channels=3))
-        except ValueError as error:
-            raise network_refused(error) from None
-    if model.weights and not model.weights.startswith("models:/") and not Path(model.weights).exists():
-        raise ConfigurationError(f"model.weights: there is no file {model.weights}.")
-    if experiment.task == "generation":
-        generation.check(experiment)
-    check_devices(experiment.training)
-
-
-__all__ = ["NETWORKS_FOLDER", "architecture_of", "check", "fit", "network_weights"]
+__all__ = ["NETWORKS_FOLDER", "architecture_of", "fit", "network_weights"]

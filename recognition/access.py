@@ -271,5 +271,20 @@ _LIKE_CREDENTIALS = re.compile(
     "token|secret|password|passwd|passphrase|signature|credential|(api|access|private|auth|session|account)key"
 )
 _SECRET_VARIABLE = re.compile(
-    r"(AWS|AZURE|GOOGLE|GCS|HF|HUGGING_FACE)_\w*(KEY|SECRET|TOKEN|PASSWORD|STRING|CREDENTIALS)\w*"
+    r"(AWS|AZURE|GOOGLE|GCS|HF|HUGGING_FACE|MLFLOW|PREFECT)_\w*(KEY|SECRET|TOKEN|PASSWORD|STRING|CREDENTIALS)\w*"
+    "|PGPASSWORD|RECOGNITION_WEBHOOK_URL"
 )
+
+
+def _in_any_case(pattern: str) -> str:
+    return re.sub("[a-z]", lambda letter: f"[{letter[0].upper()}{letter[0]}]", pattern)
+
+
+ADDRESS_WITH_CREDENTIALS = (
+    "://[^/?#]*@"
+    f"|[?&;#][^=&;#]*({_in_any_case('token|secret|password|passwd|passphrase|signature|credential')})[^=&;#]*="
+    f"|[?&;#][^=&;#]*({_in_any_case('api|access|private|auth|session|account')})[_-]?{_in_any_case('key')}[^=&;#]*="
+    f"|[?&;#]({_in_any_case('sig|auth|authorization|pwd|jwt|sas|googleaccessid|key-pair-id')})="
+    f"|[?&;#]{_in_any_case('key')}=AIza"
+)
+"""What `refuse_credentials` refuses, as a pattern of a schema (ECMA 262, which knows no flag for upper case)."""

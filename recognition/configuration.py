@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from recognition.access import refuse_credentials
 from recognition.errors import ConfigurationError
 from recognition.experiment import Experiment
 
@@ -39,7 +40,7 @@ def load_experiment(path: Path | str | None = None, overrides: Iterable[str] = (
     """
     content = _read_yaml(Path(path)) if path is not None else {}
     for word in overrides:
-        _put(content, word)
+        put_setting(content, word)
     return build_experiment(content)
 
 
@@ -47,12 +48,16 @@ def build_experiment(content: Mapping[str, Any]) -> Experiment:
     """Validate plain content as an Experiment.
 
     Raises:
-        ConfigurationError: one line for each setting that is unknown or impossible.
+        ConfigurationError: one line for each setting that is unknown or impossible, or an address holds a password.
     """
     try:
-        return Experiment.model_validate(content)
+        experiment = Experiment.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(explain(error, Experiment)) from None
+    # before it travels to a server, which would keep it
+    for address in (experiment.data.source, experiment.data.mirror):
+        refuse_credentials(address)
+    return experiment
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -73,7 +78,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _put(content: dict[str, Any], word: str) -> None:
+def put_setting(content: dict[str, Any], word: str) -> str:
+    """Put a word like ``training.epochs=3`` into plain content, its value read as YAML; the name of its section.
+
+    Raises:
+        ConfigurationError: it is no such word, or names a setting inside of another.
+    """
     key, equals, text = word.partition("=")
     if not equals or not key:
         raise ConfigurationError(f"{word!r} is no setting: write section.key=value, such as training.epochs=3.")
@@ -89,6 +99,7 @@ def _put(content: dict[str, Any], word: str) -> None:
             raise ConfigurationError(f"{key}: {section} is a value, not a section.")
         place = inner
     place[last] = "" if value is None else value
+    return key.partition(".")[0]
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -111,6 +122,8 @@ def _explain_one(problem: dict[str, Any], model: type[BaseModel]) -> str:
         close = _closest(str(given), choices)
         hint = f" (did you mean {close}?)" if close else ""
         return f"{where}: {given!r} is none of {', '.join(choices)}{hint}."
+    if kind == "missing":
+        return f"{where}: must be given, as {where}=..."
     if kind == "model_type":
         inner = [name for name in _paths(model) if name.startswith(f"{where}.")]
         example = f", such as {inner[0]}" if inner else ""

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from recognition.access import ADDRESS_WITH_CREDENTIALS
 from recognition.section import Section, setting
 
 Policy = Literal["fail", "quarantine", "warn"]
@@ -82,11 +83,13 @@ class Data(Section):
         " .parquet with paths or addresses and labels); or hf:<name> for a Hugging Face data set. All but names by"
         " path, http(s), or s3://, gs://, az:// address.",
         examples=["digits", "/data/flowers", "https://example.org/flowers.zip", "s3://bucket/labels.csv"],
+        refused=ADDRESS_WITH_CREDENTIALS,
     )
     mirror: str = setting(
         "",
         "A base address of your own for the named data sets (http, https, file or a folder), under which"
         " <data set>/<original file name> lies. Empty: the public mirrors.",
+        refused=ADDRESS_WITH_CREDENTIALS,
     )
     checksum: str = setting(
         "", "What an archive must hash to, as sha256:<hex> or md5:<hex>. Empty: not checked.", examples=["sha256:…"]

@@ -32,6 +32,14 @@ class DownloadError(RecognitionError):
     """A file could not be fetched whole and unchanged from any of its addresses."""
 
 
+class OutOfReachError(DownloadError):
+    """A host did not answer, or not to the end, however often it was asked: later it may."""
+
+
+class TimeLimitError(RecognitionError, TimeoutError):
+    """A stage was ended because it took longer than it may."""
+
+
 class StorageError(RecognitionError):
     """The state folder cannot be written: no space, no permission."""
 
@@ -46,6 +54,10 @@ class ImageError(RecognitionError):
 
 class TrackingError(RecognitionError):
     """The tracking server or store does not answer, or does not hold what was asked for."""
+
+
+class ComparisonError(RecognitionError):
+    """Runs cannot be compared: not finished, not scored, of another task, or on other test images."""
 
 
 class StageError(RuntimeError):

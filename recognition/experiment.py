@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import PurePosixPath
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
 from recognition.data_settings import Audit, Data, Limits
-from recognition.families import FAMILIES, Task, task_of
+from recognition.families import FAMILIES, LIBRARIES, Task, task_of
 from recognition.section import Section, setting
 from recognition.settings import PromotionMetric, tracking_settings
 
@@ -34,6 +34,8 @@ __all__ = [
 Preset = Literal["auto", "none", "shift_rotate", "flip_crop", "photo", "objects", "strong"]
 Normalization = Literal["auto", "dataset", "half", "imagenet", "none"]
 PRESETS: tuple[str, ...] = get_args(Preset)
+Width = Annotated[int, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 4096})]
+"""Of a layer; the schema says the bounds, `Model` checks them."""
 Monitor = Literal[
     "auto", "val/loss", "val/accuracy", "val/f1_macro", "val/psnr", "val/frechet_distance", "val/map", "val/map_50",
     "val/mask_map_50", "val/dice_macro", "val/iou_macro",
@@ -83,12 +85,20 @@ class Model(Section):
         " fasterrcnn; unet; maskrcnn), timm/<name> or torchvision/<name>. auto: the task's first.",
         examples=["auto", "cnn", "vit", "unet", "timm/resnet18", "torchvision/mobilenet_v3_small"],
     )
+    # empty once it is read: left out of what is kept of an experiment, and of its digest
+    backbone: str = Field(
+        "",
+        description="A network of timm or torchvision that the list of network does not have in a form, as timm/<name>"
+        " or torchvision/<name>; the same as naming it in network. Leave network at auto with it.",
+        examples=["timm/resnet26", "torchvision/wide_resnet50_2"],
+        exclude=True,
+    )
     head: Literal["auto", "softmax", "sigmoid"] = setting(
         "auto",
         "softmax: one logit a class and cross-entropy. sigmoid: one logit and binary cross-entropy, for two classes."
         " auto: sigmoid for two classes.",
     )
-    channels: tuple[int, ...] = setting(
+    channels: tuple[Width, ...] = setting(
         (),
         "cnn, cnn_rnn, conv_autoencoder, encoder: output channels of each convolution block. Empty: fitted to the image"
         " size, or those of an autoencoder in weights.",
@@ -103,7 +113,7 @@ class Model(Section):
     neck: Literal["auto", "flatten", "average"] = setting(
         "auto", "cnn: how the last feature map becomes a vector. auto: flatten up to 8x8, else its average."
     )
-    dense: tuple[int, ...] = setting(
+    dense: tuple[Width, ...] = setting(
         (),
         "cnn: units of each dense layer before the output; dense_autoencoder: of each layer before the code.",
         unit="units",
@@ -161,6 +171,19 @@ class Model(Section):
         " another. With network: encoder, those of an autoencoder.",
         examples=["weights.safetensors", "models:/fashion_mnist-autoencoder@champion"],
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _backbone_is_the_network(cls, said: Any) -> Any:
+        """Move ``backbone`` into ``network``, so that everything else knows one name."""
+        if not isinstance(said, dict) or not isinstance(said.get("backbone", ""), str) or not said.get("backbone"):
+            return said
+        backbone, network = said["backbone"], said.get("network", "auto")
+        if not backbone.startswith(tuple(f"{library}/" for library in LIBRARIES)):
+            raise ValueError(f"backbone {backbone!r} must be timm/<name> or torchvision/<name>; ours go into network")
+        if network not in ("auto", backbone):
+            raise ValueError(f"network is {network!r} and backbone {backbone!r}: empty one of them (network: auto)")
+        return said | {"network": backbone, "backbone": ""}
 
     @field_validator("channels", "dense")
     @classmethod

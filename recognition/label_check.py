@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recognition import bundle, preparation, registry, tracking, versions
-from recognition.access import UNRESTRICTED
+from recognition.access import UNRESTRICTED, Access
 from recognition.audit import audit
 from recognition.audit.inspected import Inspected
 from recognition.audit.wrong_labels import suspicious
@@ -29,7 +29,12 @@ _NAMED = 100
 
 
 def with_wrong_labels(
-    data: Data, located: Located, audited: AuditedData, model: str, on_progress: Progress = silent
+    data: Data,
+    located: Located,
+    audited: AuditedData,
+    model: str,
+    on_progress: Progress = silent,
+    access: Access = UNRESTRICTED,
 ) -> AuditedData:
     """Audit once more with a finding of likely wrong labels, beside the first report.
 
@@ -40,6 +45,7 @@ def with_wrong_labels(
         model: a registered model or a run, as for ``registry.run_of``; not a bundle's folder, which does not say what
             it was trained on.
         on_progress: told (done, total, what).
+        access: what may be read.
 
     Raises:
         DataError: the model knows other classes, or was trained on all the images.
@@ -57,10 +63,10 @@ def with_wrong_labels(
         )
     columns = [classifier.class_names.index(name) for name in audited.class_names]
     found = image_store.open_store(audited.store)
-    source = open_source(data, home() / "downloads", on_progress, access=UNRESTRICTED, fingerprint=located.fingerprint)
+    source = open_source(data, home() / "downloads", on_progress, access=access, fingerprint=located.fingerprint)
     with closing(source) as images:
         inspected = preparation.inspected_images(images, found)
-        first = audit(inspected, data, preparation.frozen_test(data, UNRESTRICTED))
+        first = audit(inspected, data, preparation.frozen_test(data, access))
         judged = _not_learned(inspected, first.split != "", run_id)
         probabilities = np.empty((len(judged), len(audited.class_names)))
         for start in range(0, len(judged), _AT_ONCE):

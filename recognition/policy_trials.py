@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recognition import datasets, galleries, overlays
+from recognition import datasets, galleries, overlays, policies
 from recognition.augmenter import Augmenter
 from recognition.errors import ConfigurationError
+from recognition.experiment import Experiment
 from recognition.objects import Objects
-from recognition.records import PreparedData
+from recognition.records import Expected, PreparedData
 
 TRIED_EPOCHS = 3
+NOISES, UNTIMED = 24, 4
+"""Draws of the augmentation policy on images of noise, and how many of them, the first, are not timed."""
 Pixels = NDArray[np.uint8]
 Belonging = Objects | Pixels | None
 """What belongs to an image: its objects, its class map, or nothing that moves."""
@@ -118,3 +122,35 @@ def _title(data: PreparedData, belonging: Belonging, label: int) -> str:
     else:
         found = np.unique(belonging[overlays.classified(belonging)]).astype(np.int64) - 1
     return ", ".join(data.class_names[index] for index in found)
+
+
+def on_noise(experiment: Experiment, expected: Expected) -> tuple[str, float]:
+    """Draw the augmentation policy on images of noise: its name, and seconds an image.
+
+    Raises:
+        ConfigurationError: it cannot be built, fails on images of this size, or changes their shape.
+    """
+    height, width, channels = expected.height, expected.width, expected.channels
+    kind = expected.kind
+    name, transforms = policies.choose(experiment.augmentation, height, width, channels, kind)
+    augmenter = Augmenter(policies.build(transforms, height, width, kind), experiment.seed)
+    if not transforms:
+        return name, 0.0
+    image = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+    began = time.thread_time()
+    for draw in range(NOISES):
+        if draw == UNTIMED:
+            began = time.thread_time()
+        try:
+            drawn = augmenter(image, 0, draw)
+        except Exception as error:  # each transform has its own
+            raise ConfigurationError(
+                f"augmentation.transforms: the policy {name} fails on images of {height}x{width}x{channels}: {error}"
+            ) from error
+        if drawn.shape != image.shape:
+            after = "x".join(map(str, drawn.shape))
+            raise ConfigurationError(
+                f"augmentation.transforms: the policy {name} makes {after} of images of {height}x{width}x{channels}: "
+                "let it end in the prepared size, @height and @width."
+            )
+    return name, (time.thread_time() - began) / (NOISES - UNTIMED)

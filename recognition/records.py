@@ -101,6 +101,65 @@ class PreparedData(Record):
         return (self.path / "dataset.json").is_file() and (self.images / "store.json").is_file()
 
 
+class Expected(Record):
+    """What is known of a source's images before anything is fetched."""
+
+    source: str
+    known: str
+    """How: ``data set`` (a named one), ``earlier run``, ``looked at N files``, or ``assumed``."""
+    kind_is_sure: bool
+    """Whether kind and classes are facts, so that what does not fit them is refused."""
+    size_is_sure: bool
+    """Whether height, width and channels are facts too."""
+    kind: Kind = "classes"
+    classes: int
+    class_names: tuple[str, ...] = ()
+    """Empty where only their number is known, or assumed."""
+    images: int
+    train_images: int
+    val_images: int
+    height: int
+    width: int
+    channels: int
+
+
+class Preflight(Record):
+    """What a run will be, as far as it can be told before anything is fetched and without a GPU."""
+
+    device: Literal["cpu", "cuda", "mps"]
+    devices: int
+    task: Task
+    network: str
+    data: Expected
+    model_name: str = ""
+    """Under which the model will be registered; empty: it will not be."""
+    policy: str = ""
+    """The name of the augmentation policy."""
+    parameters: int = 0
+    """0: the network could not be built for images as they are assumed; a warning says why."""
+    flops: int = 0
+    """Of one image's forward pass; a multiplication and an addition are two."""
+    memory_mb: dict[str, float] = Field(default_factory=dict)
+    """Of one device (on a CPU of the machine), by part, in 10^6 bytes."""
+    total_mb: float = 0.0
+    """Memory of one device; 0: not known."""
+    free_mb: float = 0.0
+    store_mb: float = 0.0
+    """Prepared images on the disk."""
+    seconds: float = 0.0
+    """Of the stage train; 0: not estimated."""
+    rate: float = 0.0
+    """Floating-point operations a second that ``seconds`` counts on."""
+    rate_from: str = ""
+    """Where ``rate`` comes from."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def needed_mb(self) -> float:
+        """Memory of one device, all parts."""
+        return sum(self.memory_mb.values())
+
+
 class Policy(Record):
     """A checked augmentation policy."""
 

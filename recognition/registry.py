@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -26,7 +30,7 @@ from recognition.errors import ConfigurationError, ModelError
 from recognition.experiment import Experiment
 from recognition.families import FAMILIES, Task, is_better_when_lower
 from recognition.records import PreparedData, Scores, TrainedModel, Version
-from recognition.settings import tracking_uri
+from recognition.settings import tracking_address, tracking_uri
 
 LOGGER = logging.getLogger("recognition")
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -103,9 +107,14 @@ def register(
         created = store.create_model_version(
             name, logged.model_uri, run_id, tags, description=card, model_id=logged.model_id
         )
+    # what MLflow's tables of runs read; its own register_model writes it, its client does not
+    made = json.dumps([{"name": name, "version": created.version}])
+    store.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": made})
     aliases = (CHALLENGER, CHAMPION) if verdict.promote else (CHALLENGER,)
     for alias in aliases:
-        store.set_registered_model_alias(name, alias, created.version)
+        tracking.write_beside_others(partial(store.set_registered_model_alias, name, alias, created.version))
+    told = f"{'champion' if verdict.promote else 'challenger'}: {verdict.reason}"
+    tracking.log_tags(run_id, {"verdict": told})
     return Version(
         name=name,
         version=str(created.version),
@@ -166,7 +175,8 @@ def _ensure_registered(store: MlflowClient, name: str) -> None:
     try:
         store.get_registered_model(name)
     except MlflowException:
-        store.create_registered_model(name)
+        with contextlib.suppress(MlflowException):  # another run made it in the meantime, or the version is refused
+            store.create_registered_model(name)
 
 
 def _champion_score(store: MlflowClient, name: str, metric: str) -> tuple[float, str] | None:
@@ -177,6 +187,15 @@ def _champion_score(store: MlflowClient, name: str, metric: str) -> tuple[float,
     metrics = store.get_run(champion.run_id).data.metrics
     worst = float("inf") if is_better_when_lower(metric) else float("-inf")
     return metrics.get(f"test/{metric}", worst), champion.tags.get("data.test_digest", "")
+
+
+def champion_of(name: str) -> str:
+    """The number of the version that is champion; empty where there is none."""
+    try:
+        champion: ModelVersion = tracking.client().get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:
+        return ""
+    return str(champion.version)
 
 
 def _signature(model: TrainedModel) -> ModelSignature:
@@ -281,7 +300,8 @@ def fetch_bundle(model: str) -> Path:
         # by its place: MLflow would look a models:/ address up in the store of its global settings
         local = Path(mlflow.artifacts.download_artifacts(artifact_uri=location, tracking_uri=tracking_uri()))
     except (MlflowException, OSError) as error:
-        raise ModelError(f"The files of {model} cannot be had from {tracking_uri()} ({_first_line(error)}).") from error
+        place = tracking_address()
+        raise ModelError(f"The files of {model} cannot be had from {place} ({_first_line(error)}).") from error
     found = sorted(local.rglob("model.json"))
     if not found:
         raise ModelError(f"{model} is no model of this pipeline: it holds no model.json.")
@@ -322,7 +342,7 @@ def _version(model: str) -> ModelVersion:
         return store.get_model_version(name, number)
     except MlflowException as error:
         raise ModelError(
-            f"There is no model {model} in {tracking_uri()} ({_first_line(error)}). "
+            f"There is no model {model} in {tracking_address()} ({_first_line(error)}). "
             f"Registered here: {', '.join(registered_names()) or 'none yet, `recognition train` makes one'}."
         ) from error
 
@@ -346,6 +366,43 @@ def _model_of_run(run_id: str) -> str:
         raise ModelError(f"Run {run_id} has no model: it ended before registration.")
     model_id: str = models[-1].model_id
     return model_id
+
+
+def versions_of_runs(run_ids: Sequence[str]) -> dict[str, Version]:
+    """The newest version that each run made, by run id; those that registered nothing are left out."""
+    store, found = tracking.client(), {}
+    for run_id in run_ids:
+        made = store.search_model_versions(f"run_id = '{run_id}'", max_results=100)
+        if made:
+            newest = max(made, key=lambda version: int(version.version))
+            # only a version asked for by itself comes with its aliases
+            version = store.get_model_version(newest.name, newest.version)
+            found[run_id] = Version(
+                name=version.name,
+                version=str(version.version),
+                aliases=tuple(sorted(version.aliases)),
+                verdict=version.tags.get("verdict", ""),
+                uri=f"models:/{version.name}/{version.version}",
+            )
+    return found
+
+
+def runs_of_versions(name: str, newest: int) -> list[str]:
+    """The ids of the runs behind a registered model: that of its champion, then of the newest versions.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    tracking.check_store()
+    if name not in registered_names():
+        known = ", ".join(registered_names()) or "none yet, `recognition train` makes one"
+        raise ModelError(f"There is no model {name!r} in {tracking_address()}. Registered here: {known}.")
+    store = tracking.client()
+    versions = store.search_model_versions(f"name = '{name}'", max_results=1000)
+    recent = sorted(versions, key=lambda version: int(version.version), reverse=True)[:newest]
+    champion = [number for alias, number in store.get_registered_model(name).aliases.items() if alias == CHAMPION]
+    first = [store.get_model_version(name, number) for number in champion]
+    return list(dict.fromkeys(version.run_id for version in (*first, *recent) if version.run_id))
 
 
 def registered_names() -> list[str]:

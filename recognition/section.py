@@ -17,11 +17,20 @@ def setting(
     le: float | None = None,
     lt: float | None = None,
     examples: list[Any] | None = None,
+    refused: str = "",
 ) -> Any:
-    """Declare one field: its default, one sentence about it, its unit and its bounds."""
+    """Declare one field: its default, one sentence about it, its unit and its bounds.
+
+    ``refused`` is a pattern that nothing in the value may match, for whoever checks by the schema alone: a server
+    refuses such a value before it is on record.
+    """
     text = f"{description} Unit: {unit}." if unit else description
-    extra: dict[str, JsonValue] | None = {"unit": unit} if unit else None
-    return Field(default, description=text, ge=ge, gt=gt, le=le, lt=lt, examples=examples, json_schema_extra=extra)
+    extra: dict[str, JsonValue] = {"unit": unit} if unit else {}
+    if refused:
+        extra["not"] = {"pattern": refused}
+    return Field(
+        default, description=text, ge=ge, gt=gt, le=le, lt=lt, examples=examples, json_schema_extra=extra or None
+    )
 
 
 class Section(BaseModel):

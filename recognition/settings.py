@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from recognition.access import redacted
 from recognition.errors import ConfigurationError, StorageError
 
 PromotionMetric = Literal[
@@ -102,8 +104,23 @@ def tracking_settings() -> TrackingSettings:
 
 
 def tracking_uri() -> str:
-    """The address of the tracking store: a server, or the SQLite file of the state folder."""
-    return tracking_settings().tracking_uri or f"sqlite:///{home() / 'mlflow.db'}"
+    """The address of the tracking store: a server, or the SQLite file of the state folder.
+
+    Raises:
+        ConfigurationError: a server's address holds a password. It is part of the links that runs leave behind.
+    """
+    uri = tracking_settings().tracking_uri or f"sqlite:///{home() / 'mlflow.db'}"
+    if uri.startswith(("http://", "https://")) and "@" in urlsplit(uri).netloc:
+        raise ConfigurationError(
+            f"The tracking address {redacted(uri)} names a user, and runs record it: leave the user out, and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment."
+        )
+    return uri
+
+
+def tracking_address() -> str:
+    """The tracking store's address as it may be shown: a database's without its password."""
+    return redacted(tracking_uri())
 
 
 def prepare_environment() -> None:
@@ -117,8 +134,12 @@ def prepare_environment() -> None:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        # in its memory a server would forget who holds a GPU's slot when it is started again, and never free it
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "recognition",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        # seconds between signs of life, by which a run that is gone is told from one that is busy
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "OMP_WAIT_POLICY": "PASSIVE",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

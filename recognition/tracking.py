@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
 import logging
 import os
 import platform
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import requests
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 from PIL import Image
 
-from recognition import datasets, versions
+from recognition import arrangement, datasets, versions
+from recognition.checkout import commit
 from recognition.configuration import to_yaml
 from recognition.errors import DataError, TrackingError
 from recognition.experiment import Experiment
+from recognition.families import Task
+from recognition.left_behind import Ending, UnendedRun, this_process
 from recognition.records import AuditedData, EvaluationResult, PreparedData, Scores, TrainingResult, Version
-from recognition.settings import home, project_root, tracking_settings, tracking_uri
+from recognition.server_versions import misfit
+from recognition.settings import home, project_root, tracking_address, tracking_settings, tracking_uri
 
 LOGGER = logging.getLogger("recognition")
 PACKAGES = (
@@ -36,12 +42,24 @@ PACKAGES = (
 )  # fmt: skip
 MOST_PER_BATCH = 100
 LONGEST_PARAMETER = 6000
+TRIES = 5
 
 
 def client() -> MlflowClient:
-    """A client of the tracking store and the registry that ``mlflow.yaml`` and the environment name."""
+    """A client of the tracking store and the registry that ``mlflow.yaml`` and the environment name.
+
+    Raises:
+        TrackingError: it is a server that cannot be used (`check_store`).
+    """
     uri = tracking_uri()
+    _check_once(uri)
     return MlflowClient(uri, uri)
+
+
+@functools.cache
+def _check_once(uri: str) -> None:
+    """Before a process asks a server for the first time; later an outage is for the client's retries."""
+    check_store()
 
 
 @contextmanager
@@ -61,22 +79,47 @@ def as_default_store() -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def check_store() -> None:
-    """Refuse a tracking server that does not answer within 5 seconds; MLflow's own client would try for minutes.
+def check_store() -> str:
+    """Refuse a tracking server that a run could not use; MLflow's own client would try for minutes.
+
+    Returns:
+        Its version; empty for a store without a server.
 
     Raises:
-        TrackingError: there is no answer.
+        TrackingError: it does not answer within 5 seconds, refuses the credentials, or is of a version that does not
+            suit ours.
     """
     uri = tracking_uri()
     if not uri.startswith("http"):
-        return
+        return ""
+    creds = get_default_host_creds(uri)
     try:
-        requests.get(f"{uri.rstrip('/')}/health", timeout=5)
-    except requests.RequestException as error:
+        # the second is open to nobody without a login, whatever stands before the server
+        answers = [
+            http_request(creds, path, "GET", max_retries=0, timeout=5, raise_on_status=False)
+            for path in ("/version", "/api/2.0/mlflow/experiments/search?max_results=1")
+        ]
+    except MlflowException as error:
+        why = type(error.__cause__ or error.__context__ or error).__name__
         raise TrackingError(
-            f"The tracking server {uri} does not answer ({type(error).__name__}). Start it, or change tracking_uri in "
+            f"The tracking server {uri} does not answer ({why}). Start it, or change tracking_uri in "
             "mlflow.yaml or MLFLOW_TRACKING_URI; `recognition doctor` shows what answers."
         ) from None
+    refused = [answer.status_code for answer in answers if answer.status_code in (401, 403)]
+    if refused:
+        raise TrackingError(
+            f"The tracking server {uri} refuses the credentials ({refused[0]}): give them in MLFLOW_TRACKING_USERNAME "
+            "and MLFLOW_TRACKING_PASSWORD, or in MLFLOW_TRACKING_TOKEN."
+        )
+    if not all(answer.ok for answer in answers):
+        raise TrackingError(
+            f"{uri} is no MLflow server (status {', '.join(str(answer.status_code) for answer in answers)}): change "
+            "tracking_uri in mlflow.yaml or MLFLOW_TRACKING_URI."
+        )
+    version: str = answers[0].text.strip()
+    if why_not := misfit("mlflow", version):
+        raise TrackingError(f"The tracking server {uri} {why_not}. Upgrade it, or name another in MLFLOW_TRACKING_URI.")
+    return version
 
 
 @contextmanager
@@ -95,7 +138,8 @@ def tracked_run(experiment: Experiment, tags: Mapping[str, str]) -> Iterator[str
     """
     check_store()
     store = client()
-    run_id = _open(store, experiment, tags)
+    of_experiment = {"experiment.digest": experiment.digest, "settings": arrangement.settings_text(experiment)}
+    run_id = _open(store, experiment.run_name, {**of_experiment, **tags})
     status = "FINISHED"
     monitor = None
     try:
@@ -114,9 +158,10 @@ def tracked_run(experiment: Experiment, tags: Mapping[str, str]) -> Iterator[str
         if monitor is not None:
             monitor.finish()
         store.set_terminated(run_id, status)
+        _write_note(store, run_id)
 
 
-def _open(store: MlflowClient, experiment: Experiment, tags: Mapping[str, str]) -> str:
+def _open(store: MlflowClient, name: str, tags: Mapping[str, str]) -> str:
     settings = tracking_settings()
     try:
         found = store.get_experiment_by_name(settings.experiment_name)
@@ -127,18 +172,19 @@ def _open(store: MlflowClient, experiment: Experiment, tags: Mapping[str, str]) 
             experiment_id = _create(store, settings.experiment_name, artifacts)
         else:
             experiment_id = found.experiment_id
+        _arrange(store, experiment_id, found.tags if found else {})
         everything = {
             "mlflow.user": _user(),
             "mlflow.source.name": "recognition",
             "mlflow.source.type": "LOCAL",
-            "experiment.digest": experiment.digest,
             **_git(),
+            **this_process(),
             **tags,
         }
-        run: Run = store.create_run(experiment_id, tags=everything, run_name=experiment.run_name)
+        run: Run = store.create_run(experiment_id, tags=everything, run_name=name)
     except MlflowException as error:
         raise TrackingError(
-            f"The tracking store {tracking_uri()} cannot be used: {error.message.splitlines()[0]} "
+            f"The tracking store {tracking_address()} cannot be used: {error.message.splitlines()[0]} "
             "Check tracking_uri in mlflow.yaml or MLFLOW_TRACKING_URI; `recognition doctor` shows what answers."
         ) from error
     run_id: str = run.info.run_id
@@ -161,6 +207,40 @@ def _create(store: MlflowClient, name: str, artifacts: str) -> str:
             raise
         experiment_id = found.experiment_id
     return experiment_id
+
+
+def _arrange(store: MlflowClient, experiment_id: str, present: Mapping[str, str]) -> None:
+    """Describe the experiment, where neither a person nor an earlier run has."""
+    wanted = {**arrangement.KIND, arrangement.NOTE: arrangement.experiment_note(experiment_id)}
+    for key, value in wanted.items():
+        if key not in present:
+            store.set_experiment_tag(experiment_id, key, value)
+
+
+def _arrange_view(store: MlflowClient, run_id: str, task: Task) -> None:
+    """Give the experiment of a run the view of its task, where it has none."""
+    experiment_id = store.get_run(run_id).info.experiment_id
+    key, value = arrangement.view_tag(task, int(time.time() * 1000))
+    if key not in store.get_experiment(experiment_id).tags:
+        store.set_experiment_tag(experiment_id, key, value)
+
+
+def _write_note(store: MlflowClient, run_id: str) -> None:
+    """Describe a run that has ended, where nobody else has; that it cannot be described changes nothing about it."""
+    try:
+        run = store.get_run(run_id)
+        if arrangement.NOTE not in run.data.tags:
+            note = arrangement.run_note(run.info.status, run.data.metrics, run.data.tags, run.data.params)
+            store.set_tag(run_id, arrangement.NOTE, note)
+    except MlflowException as error:
+        LOGGER.warning("The run %s got no description: %s", run_id, error.message.partition("\n")[0])
+
+
+def best_runs_url(run_id: str) -> str:
+    """The address of the runs of a run's task, the best first."""
+    run = find_run(run_id)
+    task: Task = run.data.tags["task"]
+    return f"{pages()}/{arrangement.view_address(run.info.experiment_id, task)}"
 
 
 def _system_metrics(run_id: str) -> SystemMetricsMonitor | None:
@@ -226,12 +306,28 @@ def log_data(run_id: str, data: PreparedData) -> None:
         for split, context in contexts.items()
     ]
     store = client()
-    store.log_inputs(run_id, datasets=inputs)
+    write_beside_others(lambda: store.log_inputs(run_id, datasets=inputs))
     store.log_dict(run_id, data.model_dump(mode="json"), "data/dataset.json")
     log_tags(run_id, {"data.digest": data.digest, "data.test_digest": data.test_digest})
     client().log_artifact(run_id, str(data.path / versions.SAMPLES), "data")
     counts = {f"data/{split}_images": float(count) for split, count in data.counts.items()}
     log_metrics(run_id, counts | {"data/classes": float(data.num_classes)})
+
+
+def write_beside_others(write: Callable[[], object]) -> None:
+    """Write into the store; another try where another run was writing the same thing at the same moment.
+
+    MLflow looks whether a data set or an alias is there and inserts it if not, without a lock in between.
+    """
+    for _ in range(TRIES):
+        try:
+            write()
+            return
+        except MlflowException as error:
+            if "already exists" not in error.message and "UNIQUE" not in error.message:
+                raise
+            refused = error
+    raise refused
 
 
 def log_audit(run_id: str, audited: AuditedData) -> None:
@@ -256,8 +352,22 @@ def samples_of(run_id: str) -> Path:
         raise TrackingError(f"Run {run_id} holds no data/{versions.SAMPLES}: its data stage has not ended.") from error
 
 
+def log_comparison(name: str, content: Mapping[str, Any], markdown: str, tags: Mapping[str, str]) -> str:
+    """Record a comparison of runs as a finished run of its own; its id."""
+    check_store()
+    store = client()
+    run_id = _open(store, name, tags)
+    store.log_text(run_id, markdown, "comparison/comparison.md")
+    store.log_dict(run_id, dict(content), "comparison/comparison.json")
+    store.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
 def log_scores(run_id: str, scores: Scores) -> None:
     log_metrics(run_id, scores.metrics)
+    # the judge of a generator is part of the digest, other than in data.test_digest
+    log_tags(run_id, {"scores.test_digest": scores.test_digest})
+    _arrange_view(client(), run_id, scores.task)
     log_folder(run_id, scores.path, "evaluation")
 
 
@@ -270,7 +380,44 @@ def find_run(run_id: str) -> Run:
     try:
         return client().get_run(run_id)
     except MlflowException as error:
-        raise TrackingError(f"There is no run {run_id} in {tracking_uri()}.") from error
+        raise TrackingError(f"There is no run {run_id} in {tracking_address()}.") from error
+
+
+def run_of_flow_run(flow_run_id: str) -> str:
+    """The run that a Prefect run has made; empty when it has made none."""
+    store = client()
+    experiments = [found.experiment_id for found in store.search_experiments()]
+    found = store.search_runs(experiments, f"tags.`prefect.flow_run_id` = '{flow_run_id}'", max_results=1)
+    return str(found[0].info.run_id) if found else ""
+
+
+def unended_runs() -> list[UnendedRun]:
+    """All runs of the project's MLflow experiment that say they are running, the latest first."""
+    check_store()
+    store = client()
+    found = store.get_experiment_by_name(tracking_settings().experiment_name)
+    if found is None:
+        return []
+    return [
+        UnendedRun(
+            run_id=run.info.run_id,
+            name=run.info.run_name or "",
+            started=run.info.start_time / 1000,
+            flow_run_id=run.data.tags.get("prefect.flow_run_id", ""),
+            tags=run.data.tags,
+        )
+        for run in store.search_runs([found.experiment_id], "attributes.status = 'RUNNING'", max_results=1000)
+    ]
+
+
+def end_left_behind(ending: Ending) -> bool:
+    """End a run that nobody ended, and say why in its tag ``left_behind``; whether it had still been running."""
+    store = client()
+    if store.get_run(ending.run_id).info.status != "RUNNING":
+        return False
+    store.set_tag(ending.run_id, "left_behind", ending.reason)
+    store.set_terminated(ending.run_id, ending.status)
+    return True
 
 
 def experiment_of(run_id: str) -> dict[str, Any]:
@@ -301,10 +448,23 @@ def data_of(run_id: str) -> PreparedData | None:
     return found if found.digest == recorded.digest and found.is_whole() else None
 
 
+def pages() -> str:
+    """Where a person's browser finds MLflow.
+
+    ``RECOGNITION_MLFLOW_URL`` says it where workers know the server by another name, as inside a network of containers.
+    """
+    own = tracking_uri() if tracking_uri().startswith("http") else tracking_settings().ui_url
+    return (os.environ.get("RECOGNITION_MLFLOW_URL") or own).rstrip("/")
+
+
 def run_url(run_id: str) -> str:
     """The address of a run's page."""
-    base = tracking_uri() if tracking_uri().startswith("http") else tracking_settings().ui_url
-    return f"{base.rstrip('/')}/#/experiments/{find_run(run_id).info.experiment_id}/runs/{run_id}"
+    return f"{pages()}/#/experiments/{find_run(run_id).info.experiment_id}/runs/{run_id}"
+
+
+def version_url(version: Version) -> str:
+    """The address of a registered version's page."""
+    return f"{pages()}/#/models/{quote(version.name, safe='')}/versions/{version.version}"
 
 
 def environment() -> dict[str, Any]:
@@ -328,20 +488,10 @@ def _version(package: str) -> str:
 
 def _git() -> dict[str, str]:
     """Commit and whether the work tree differs from it; empty outside a checkout."""
-
-    def ask(*words: str) -> str | None:
-        try:
-            answer = subprocess.run(
-                ["git", "-C", str(project_root()), *words], capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return answer.stdout.strip()
-
-    commit, changes = ask("rev-parse", "HEAD"), ask("status", "--porcelain")
-    if commit is None:
+    found = commit()
+    if found is None:
         return {}
-    return {"git.commit": commit, "git.dirty": str(bool(changes)).lower(), "mlflow.source.git.commit": commit}
+    return {"git.commit": found[0], "git.dirty": str(found[1]).lower(), "mlflow.source.git.commit": found[0]}
 
 
 def _user() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from prefect import task
+
 from recognition import preparation, tracking
 from recognition.access import Access
 from recognition.data_settings import Data
@@ -32,6 +34,32 @@ def audit(run_id: str, fresh: bool, data: Data, located: Located, access: Access
         AuditError: a finding whose policy is ``fail``; the report is there all the same.
     """
     audited = _audit(run_id, fresh, data, located, access)
+    _show(run_id, audited)
+    preparation.require_usable(audited)
+    return audited
+
+
+@task(name="labels", task_run_name="labels")
+def check_labels(
+    run_id: str, data: Data, located: Located, audited: AuditedData, model: str, access: Access
+) -> AuditedData:
+    """Look for likely wrong labels besides, with a registered model, and show the report again with them.
+
+    Raises:
+        DataError: the model knows other classes, or was trained on all the images.
+        ModelError, TrackingError: there is no such model.
+    """
+    # torch, which most runs of the flow's process do without
+    from recognition.label_check import with_wrong_labels
+
+    with watching(run_id, "labels") as emit:
+        judged = with_wrong_labels(data, located, audited, model, progress_of(emit, "labels"), access)
+    _show(run_id, judged)
+    return judged
+
+
+def _show(run_id: str, audited: AuditedData) -> None:
+    """The report in MLflow and on the run's page, and each finding in the log."""
     tracking.log_audit(run_id, audited)
     audit_artifact(audited)
     logger = run_logger()
@@ -39,5 +67,3 @@ def audit(run_id: str, fresh: bool, data: Data, located: Located, access: Access
     logger.info(f"{audited.source}: {found} among {audited.images:,} images, {audited.left_out:,} left out")
     for finding in audited.findings:
         logger.log(logging.INFO if finding.policy == "move" else logging.WARNING, finding.message)
-    preparation.require_usable(audited)
-    return audited

@@ -15,7 +15,7 @@ def _key(data: Data, access: Access) -> str:
     return f"{data.model_dump_json()} {signature(data, access)}"
 
 
-@kept_stage("download", _key)
+@kept_stage("download", _key, talks_to_hosts=True)
 def download(run_id: str, fresh: bool, data: Data, access: Access) -> Located:
     """Bring the source's files to this machine.
 

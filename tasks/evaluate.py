@@ -12,6 +12,7 @@ from recognition.local_models import with_local_models
 from recognition.records import PreparedData, Scores, TrainedModel
 from recognition.settings import run_folder
 from tasks.isolation import run_isolated
+from tasks.slots import cuda_environment
 from tasks.stage import stage
 from tasks.watching import run_logger, watching
 
@@ -27,15 +28,21 @@ def evaluate(
     model: Path,
     experiment: Experiment,
     trained: TrainedModel | None = None,
+    gpus: tuple[str, ...] = (),
 ) -> Scores:
-    """Score the bundle in a folder, the very files that are registered, and record scores, figures and tables."""
+    """Score the bundle in a folder, the very files that are registered, and record scores, figures and tables.
+
+    ``gpus``: the only ones that the stage's process sees, as `gpu_slot` gives them.
+    """
     folder = run_folder(run_id) / "evaluation"
     local = with_local_models(experiment, bundle.describe(model)["task"])
     with watching(run_id, "evaluate") as emit:
-        scores = _scores(data, model, local, folder, trained, emit)
+        scores = _scores(data, model, local, folder, trained, emit, gpus)
         if trained and trained.others:
             few = local.model_copy(update={"evaluation": local.evaluation.model_copy(update=WITHOUT_GALLERIES)})
-            others = [_scores(data, one.bundle, few, one.path / "evaluation", one, emit) for one in trained.others]
+            others = [
+                _scores(data, one.bundle, few, one.path / "evaluation", one, emit, gpus) for one in trained.others
+            ]
             scores = few_shot.over_draws(experiment.data.draw, [scores, *others])
     tracking.log_scores(run_id, scores)
     shown = [name for name in FAMILIES[scores.task].headline if f"test/{name}" in scores.metrics][:MOST_SHOWN]
@@ -44,7 +51,13 @@ def evaluate(
 
 
 def _scores(
-    data: PreparedData, model: Path, experiment: Experiment, folder: Path, trained: TrainedModel | None, emit: Emit
+    data: PreparedData,
+    model: Path,
+    experiment: Experiment,
+    folder: Path,
+    trained: TrainedModel | None,
+    emit: Emit,
+    gpus: tuple[str, ...],
 ) -> Scores:
     scores: Scores = run_isolated(
         "lightning_modules.evaluation:evaluate",
@@ -56,6 +69,7 @@ def _scores(
         trained.best_epoch if trained else None,
         experiment.training.accelerator,
         on_event=emit,
+        environment=cuda_environment(gpus),
     )
     baselines = {f"test/{name}": value for name, value in trained.baselines.items()} if trained else {}
     return scores.model_copy(update={"metrics": scores.metrics | baselines})

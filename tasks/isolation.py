@@ -14,8 +14,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -23,7 +24,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
-from recognition.errors import RecognitionError, StageError
+from recognition.errors import ConfigurationError, RecognitionError, StageError
 from recognition.events import Emit, Event, Message, ignore
 from recognition.settings import home
 from recognition.storage import writing_to
@@ -38,7 +39,13 @@ def start_host() -> None:
     forkserver.ensure_running()
 
 
-def run_isolated(target: str, *arguments: Any, on_event: Emit = ignore, processes: int = 1) -> Any:
+def run_isolated(
+    target: str,
+    *arguments: Any,
+    on_event: Emit = ignore,
+    processes: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
     """Call ``module:function`` with the arguments and an ``emit`` keyword in another process and return its result.
 
     Args:
@@ -46,6 +53,7 @@ def run_isolated(target: str, *arguments: Any, on_event: Emit = ignore, processe
         arguments: small, picklable records.
         on_event: called in this process with each event the stage emits.
         processes: with more than one, so many ranks of one distributed job; the result is rank 0's.
+        environment: variables that the other process has on top of this one's.
 
     Raises:
         RecognitionError: the same mistake of the user that the stage raised.
@@ -58,10 +66,9 @@ def run_isolated(target: str, *arguments: Any, on_event: Emit = ignore, processe
     try:
         for rank in range(processes):
             receiver, sender = context.Pipe(duplex=False)
-            environment = dict(os.environ) | (_rank_variables(rank, processes, port) if processes > 1 else {})
-            child: BaseProcess = context.Process(
-                target=_work, args=(target, arguments, sender, environment), name=target
-            )
+            ranks = _rank_variables(rank, processes, port) if processes > 1 else {}
+            variables = dict(os.environ) | dict(environment or {}) | ranks
+            child: BaseProcess = context.Process(target=_work, args=(target, arguments, sender, variables), name=target)
             with _main_not_imported_again():
                 child.start()
             sender.close()
@@ -72,8 +79,9 @@ def run_isolated(target: str, *arguments: Any, on_event: Emit = ignore, processe
             _signal_group(child, signal.SIGTERM)
         raise
     finally:
+        deadline = time.monotonic() + SECONDS_TO_END
         for child in children.values():
-            _end(child)
+            _end(child, deadline)
 
 
 def _collect(children: dict[Connection, BaseProcess], target: str, on_event: Emit) -> Any:
@@ -97,7 +105,8 @@ def _collect(children: dict[Connection, BaseProcess], target: str, on_event: Emi
             elif kind == "mistake":
                 raise content
             else:
-                raise StageError(f"{target} failed in its own process:\n{content}")
+                reason, trace = content
+                raise StageError(f"{target} failed in its own process: {reason}\n{trace}")
     return results[0]
 
 
@@ -119,11 +128,11 @@ def _signal_group(child: BaseProcess, number: int) -> None:
             os.killpg(child.pid, number)
 
 
-def _end(child: BaseProcess) -> None:
+def _end(child: BaseProcess, deadline: float) -> None:
     """Let the child end; after a grace time, kill it with all it started."""
     if child.pid is None:
         return
-    child.join(SECONDS_TO_END)
+    child.join(max(0.0, deadline - time.monotonic()))
     _signal_group(child, signal.SIGKILL)
     child.join()
     child.close()
@@ -149,10 +158,28 @@ def _work(target: str, arguments: tuple[Any, ...], channel: Connection, environm
             outcome = ("result", resolve(target)(*arguments, emit=emit))
     except RecognitionError as mistake:
         outcome = ("mistake", mistake)
-    except Exception:
-        outcome = ("failure", traceback.format_exc())
+    except Exception as error:
+        shortage = _shortage_of_memory(error)
+        # the reason first: it is what a run's page shows
+        outcome = ("mistake", shortage) if shortage else ("failure", (_in_a_line(error), traceback.format_exc()))
     with sending:
         channel.send(outcome)
+
+
+def _in_a_line(error: Exception) -> str:
+    return ": ".join(filter(None, [type(error).__name__, *str(error).strip().splitlines()[:1]]))
+
+
+def _shortage_of_memory(error: Exception) -> ConfigurationError | None:
+    """What to do, where an error says that memory was not enough; torch has no type of its own for the CPU's."""
+    on_gpu = type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in str(error)
+    if not (on_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
+        return None
+    whose, last = ("the GPU", ", or set training.precision=bf16") if on_gpu else ("this machine", "")
+    return ConfigurationError(
+        f"training.batch_size: the memory of {whose} was not enough ({_in_a_line(error)}). Try a smaller "
+        f"training.batch_size, data.image_size or model.network{last}."
+    )
 
 
 def resolve(target: str) -> Callable[..., Any]:

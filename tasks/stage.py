@@ -1,4 +1,4 @@
-"""What all stages share: a Prefect task that is never cached, timed, and whose time is a metric of the run."""
+"""What all stages share: a Prefect task, never cached, with a time limit, and whose time is a metric of the run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
 from recognition import tracking
+from tasks.limits import within_limit
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,13 +21,14 @@ R = TypeVar("R")
 def stage(name: str) -> Callable[[Callable[Concatenate[str, P], R]], Task[Concatenate[str, P], R]]:
     """Make a function whose first argument is the MLflow run's id a stage of that name.
 
-    Its wall time is logged as ``seconds/<name>``, also when it fails.
+    Its wall time is logged as ``seconds/<name>``, also when it fails. It is ended when its time is over, and never
+    tried again: a defect stays one, and trainings are dear.
     """
 
     def decorate(function: Callable[Concatenate[str, P], R]) -> Task[Concatenate[str, P], R]:
         @functools.wraps(function)
         def work(run_id: str, *args: P.args, **kwargs: P.kwargs) -> R:
-            with timed(run_id, name):
+            with timed(run_id, name), within_limit(name):
                 return function(run_id, *args, **kwargs)
 
         return task(name=name, task_run_name=name, cache_policy=NO_CACHE)(work)

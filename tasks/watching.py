@@ -6,11 +6,12 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
@@ -21,8 +22,11 @@ from rich.theme import Theme
 
 from recognition import events, tracking
 from recognition.progress import Progress
+from tasks.remaining import Pace, described, duration, left_in_words
 
 SECONDS_BETWEEN_UPDATES = 3.0
+SECONDS_BEFORE_THE_FIRST = 1.0
+"""What is over sooner needs no watching."""
 MOST_SHOWN = 6
 
 
@@ -42,6 +46,7 @@ def watching(run_id: str, stage: str) -> Iterator[events.Emit]:
     logger = run_logger()
     with _Bar(stage) as bar:
         artifact = _Artifact(stage)
+        epochs = _Epochs()
 
         def emit(event: events.Event) -> None:
             if isinstance(event, events.Progress):
@@ -49,54 +54,87 @@ def watching(run_id: str, stage: str) -> Iterator[events.Emit]:
                 artifact.update(event)
             elif isinstance(event, events.EpochEnd):
                 tracking.log_metrics(run_id, event.metrics, step=event.epoch + 1)
-                logger.info(_line(event))
+                logger.info(epochs.line(event))
             elif isinstance(event, events.Picture):
                 tracking.log_picture(run_id, event.path, event.name, event.step)
             else:
                 logger.log(event.level, event.text)
 
-        yield emit
-        artifact.finish()
+        try:
+            yield emit
+        except Exception:
+            artifact.end("stopped")
+            raise
+        artifact.end("done")
 
 
 def progress_of(emit: events.Emit, stage: str) -> Progress:
     """Tell an ``emit`` of the domain's (done, total, what)."""
-    return lambda done, total, what: emit(events.Progress(stage, done, total, "", what))
+
+    def on_progress(done: int, total: int, what: str) -> None:
+        # single images are counted, all else that is fetched is measured
+        unit = "bytes" if what.startswith("fetching ") and what != "fetching images" else "images"
+        emit(events.Progress(stage, done, total, unit, what))
+
+    return on_progress
 
 
-def _line(event: events.EpochEnd) -> str:
-    shown = [name for name in event.metrics if name.startswith(("train/", "val/"))][:MOST_SHOWN]
-    scores = "  ".join(f"{name} {event.metrics[name]:.4f}" for name in shown)
-    seconds = event.metrics.get("epoch/seconds", 0.0)
-    return f"epoch {event.epoch + 1}/{event.epochs}  {scores}  ({seconds:.1f} s)"
+class _Epochs:
+    """The line of each epoch: its scores, how long it took, and what is left of a training that is not ended early."""
+
+    def __init__(self) -> None:
+        self._pace = Pace()
+
+    def line(self, event: events.EpochEnd) -> str:
+        now, seconds = time.monotonic(), event.metrics.get("epoch/seconds", 0.0)
+        if event.epoch == 0:
+            self._pace.see(now - seconds, 0, event.epochs)
+        self._pace.see(now, event.epoch + 1, event.epochs)
+        shown = [name for name in event.metrics if name.startswith(("train/", "val/"))][:MOST_SHOWN]
+        scores = "  ".join(f"{name} {event.metrics[name]:.4f}" for name in shown)
+        left = f", {left_in_words(self._pace.left)}" if self._pace.left else ""
+        return f"epoch {event.epoch + 1}/{event.epochs}  {scores}  ({seconds:.1f} s{left})"
 
 
 class _Artifact:
-    """The stage's progress artifact in Prefect, updated every few seconds."""
+    """The stage's progress artifact in Prefect, updated every few seconds.
+
+    A server that does not answer for a while is no reason to end a training: an update may get lost.
+    """
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._id: UUID | None = None
-        self._updated = time.monotonic()
+        self._began = time.monotonic()
+        self._next = self._began + SECONDS_BEFORE_THE_FIRST
+        self._percent = 0.0
+        self._pace = Pace()
 
     def update(self, event: events.Progress) -> None:
-        now = time.monotonic()
-        if not in_a_run() or not event.total or now - self._updated < SECONDS_BETWEEN_UPDATES:
+        if not in_a_run() or not event.total:
             return
-        self._updated = now
-        percent = 100 * event.done / event.total
-        if self._id is None:
-            made = create_progress_artifact(
-                percent, key=f"{self._stage}-progress", description=f"{self._stage} {event.text}".strip()
-            )
-            assert isinstance(made, UUID)
-            self._id = made
-        else:
-            update_progress_artifact(self._id, percent)
+        now = time.monotonic()
+        self._pace.see(now, event.done, event.total)
+        self._percent = 100 * min(event.done / event.total, 1.0)
+        if now < self._next:
+            return
+        self._next = now + SECONDS_BETWEEN_UPDATES
+        self._show(described(event, self._pace))
 
-    def finish(self) -> None:
+    def end(self, how: str) -> None:
+        """Say how the stage ended, and after what time."""
         if self._id is not None:
-            update_progress_artifact(self._id, 100.0)
+            self._percent = 100.0 if how == "done" else self._percent
+            self._show(f"{self._stage}: {how} after {duration(time.monotonic() - self._began)}")
+
+    def _show(self, text: str) -> None:
+        with suppress(httpx.HTTPError):
+            if self._id is None:
+                made = create_progress_artifact(self._percent, key=f"{self._stage}-progress", description=text)
+                assert isinstance(made, UUID)
+                self._id = made
+            else:
+                update_progress_artifact(self._id, self._percent, text)
 
 
 def _console() -> Console:

@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from recognition.settings import prepare_environment
+
+if TYPE_CHECKING:
+    from team_servers import Team
 
 # before any library that reads the environment is imported
 for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RECOGNITION_HOME"):
@@ -153,6 +156,23 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def team(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> Iterator[Team]:
+    """A team's servers on this machine, with two workers, shared by the tests of docs/team.md and of secrets."""
+    from team_servers import team_house
+
+    with team_house(tmp_path_factory.mktemp("team"), s3_endpoint) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def team_runs(team: Team) -> list[dict[str, Any]]:
+    """Two trainings that the team's two workers took, as Prefect tells of them."""
+    from team_servers import two_trainings
+
+    return two_trainings(team)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -248,6 +268,17 @@ def open_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenHouse]:
     house = House(base / "state", base / "work", base / "user")
     with opened(house, RECOGNITION_ALLOWED_ROOTS=str(base / "images")) as found:
         yield found
+
+
+@pytest.fixture
+def in_open_house(open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenHouse]:
+    """The running house's servers and state folder as this process's own."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+
+    monkeypatch.setenv("RECOGNITION_HOME", str(open_house.house.state))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", open_house.mlflow)
+    with temporary_settings({PREFECT_API_URL: open_house.api, PREFECT_UI_URL: open_house.prefect}):
+        yield open_house
 
 
 @contextmanager

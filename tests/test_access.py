@@ -271,11 +271,11 @@ def test_public_is_what_anybody_can_reach() -> None:
 
 @pytest.mark.parametrize("settings", ["model.weights", "data.source", "data.mirror", "data.frozen_test"])
 def test_no_setting_of_a_run_leads_to_a_file_outside_the_roots(tmp_path: Path, settings: str) -> None:
-    from flows.training import check
     from recognition.configuration import load_experiment
+    from tasks.examining import examine
 
     words = [f"{settings}={tmp_path / 'secret.parquet'}"]
     if settings == "data.mirror":
         words.append("data.source=mnist")
     with pytest.raises(ConfigurationError, match="RECOGNITION_ALLOWED_ROOTS"):
-        check(load_experiment(None, words), RESTRICTED)
+        examine(load_experiment(None, words), RESTRICTED)

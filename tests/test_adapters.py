@@ -16,8 +16,8 @@ from torchvision.models import VisionTransformer
 
 from lightning_modules.adapters import Adapters, check, layers_to_adapt, merged
 from lightning_modules.networks import Architecture, build_network
+from lightning_modules.preflight import check as check_experiment
 from lightning_modules.training import architecture_of, fit
-from lightning_modules.training import check as check_experiment
 from recognition import bundle, datasets
 from recognition.errors import ConfigurationError
 from recognition.experiment import Data, Experiment, Model, Training

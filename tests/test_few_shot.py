@@ -277,7 +277,9 @@ def test_weights_of_another_architecture_are_refused_with_the_fix(
 # the stages of a run
 
 
-def inline(target: str, *arguments: Any, on_event: Emit, processes: int = 1) -> Any:
+def inline(
+    target: str, *arguments: Any, on_event: Emit, processes: int = 1, environment: dict[str, str] | None = None
+) -> Any:
     """A stage in this process."""
     return resolve(target)(*arguments, emit=on_event)
 

@@ -21,7 +21,7 @@ from sample_images import folder_of
 from sklearn.datasets import load_digits
 
 pytestmark = pytest.mark.server
-STAGES = {"download", "audit", "prepare", "augment", "train", "evaluate", "register"}
+STAGES = {"preflight", "download", "audit", "prepare", "augment", "train", "evaluate", "register"}
 
 
 @pytest.fixture(scope="session")

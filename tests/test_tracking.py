@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from recognition import tracking
 from recognition.configuration import load_experiment
@@ -99,3 +100,26 @@ def test_two_state_folders_do_not_see_each_other(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("RECOGNITION_HOME", str(tmp_path / "other"))
     with pytest.raises(TrackingError, match=f"no run {run_id}"):
         tracking.find_run(run_id)
+
+
+def test_two_runs_that_write_the_same_at_once_both_succeed() -> None:
+    """What a team's Postgres answered to the later of two runs of the same new data."""
+    answers = iter(['duplicate key value violates unique constraint "dataset_pk": Key (1, a) already exists.', ""])
+
+    def write() -> None:
+        if said := next(answers):
+            raise MlflowException(said)
+
+    tracking.write_beside_others(write)
+
+
+def test_a_write_that_is_refused_for_another_reason_is_not_tried_again() -> None:
+    tries = []
+
+    def write() -> None:
+        tries.append(1)
+        raise MlflowException("no permission")
+
+    with pytest.raises(MlflowException, match="no permission"):
+        tracking.write_beside_others(write)
+    assert len(tries) == 1

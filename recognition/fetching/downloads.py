@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from recognition.access import UNRESTRICTED, Access, redacted
-from recognition.errors import DownloadError, StorageError
+from recognition.errors import DownloadError, OutOfReachError, StorageError
 from recognition.fetching import object_storage
 from recognition.fetching.folder_downloads import fetch_folder
 from recognition.fetching.parallel_downloads import fetch_objects
@@ -24,6 +24,7 @@ from recognition.fetching.remote import (
     RefusedError,
     TooLargeError,
     TransferError,
+    UnreachableError,
     forget,
     mark_of_part,
     read_mark,
@@ -159,6 +160,7 @@ def _fetch(
 ) -> Path:
     part = target.with_name(f"{target.name}.part")
     reasons: list[str] = []
+    out_of_reach: list[str] = []
     try:
         with writing_to(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -170,12 +172,13 @@ def _fetch(
                 ):
                     return target
                 for address in addresses:
-                    if _fetched(address, checksum, target, part, reasons, on_progress, access, limit):
+                    if _fetched(address, checksum, target, part, reasons, out_of_reach, on_progress, access, limit):
                         return target
     except StorageError:
         forget(part)
         raise
-    raise DownloadError("\n".join([f"{target.name} could not be fetched:", *(f"  {r}" for r in reasons), fix]))
+    kind = OutOfReachError if out_of_reach else DownloadError
+    raise kind("\n".join([f"{target.name} could not be fetched:", *(f"  {r}" for r in reasons), fix]))
 
 
 def _fetched(
@@ -184,6 +187,7 @@ def _fetched(
     target: Path,
     part: Path,
     reasons: list[str],
+    out_of_reach: list[str],
     on_progress: Progress,
     access: Access,
     limit: Limit,
@@ -200,6 +204,8 @@ def _fetched(
             if isinstance(error, TooLargeError) or not (checksum or _can_go_on(part, address)):
                 forget(part)
             reasons.append(f"{redacted(address)}: {error}")
+            if isinstance(error, UnreachableError):
+                out_of_reach.append(address)
             return False
         if not checksum or _matches(part, checksum):
             break

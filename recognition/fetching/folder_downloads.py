@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from recognition.access import UNRESTRICTED, Access, redacted
 from recognition.data_settings import Limits
-from recognition.errors import ConfigurationError, DataError, DownloadError
+from recognition.errors import ConfigurationError, DataError, DownloadError, OutOfReachError
 from recognition.fetching import object_storage
 from recognition.fetching.parallel_downloads import go_on, in_parallel
 from recognition.fetching.remote import NO_LIMIT, Mark, PassingError, TransferError, UnreachableError, forget
@@ -69,7 +69,7 @@ def fetch_folder(
                         "%s is out of reach (%s); what was fetched before is used.", redacted(address), error
                     )
                     return place / "files"
-                raise DownloadError(f"{redacted(address)} cannot be listed: {str(error).rstrip('.')}.") from None
+                raise OutOfReachError(f"{redacted(address)} cannot be listed: {str(error).rstrip('.')}.") from None
             except TransferError as error:
                 raise DownloadError(f"{redacted(address)} cannot be listed: {str(error).rstrip('.')}.") from None
             _check_listing(objects, address, limits)

@@ -16,7 +16,7 @@ from typing import Any
 
 from recognition.access import UNRESTRICTED, Access, redacted_text
 from recognition.data_settings import Data
-from recognition.errors import ConfigurationError, DataError, DownloadError
+from recognition.errors import ConfigurationError, DataError, DownloadError, OutOfReachError
 from recognition.progress import Progress
 from recognition.settings import install_command
 from recognition.sources.huggingface_rows import Loaded, first_line, given_splits, images_of
@@ -162,7 +162,7 @@ def _load(library: Any, name: str, configuration: str, cache: Path, fresh: bool)
             f"hf:{name}: there is no such data set on the hub, or it needs a token in HF_TOKEN ({_plain(error)})."
         ) from error
     except (ConnectionError, TimeoutError) as error:
-        raise DownloadError(
+        raise OutOfReachError(
             f"hf:{name} could not be fetched from the hub: {_plain(error)}. Check the network and the proxy, or"
             " give a folder written by save_to_disk as data.source."
         ) from error
