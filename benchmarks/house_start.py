@@ -15,7 +15,7 @@ RUNS = 3
 SETTLED_SECONDS = 10
 PARTS = {
     "recognition up": "up itself",
-    "flows.caretaker": "caretaker",
+    "flows.house.caretaker": "caretaker",
     "server start": "Prefect server",
     "mlflow": "MLflow server",
     "worker start": "worker",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.output import INTERRUPTED, USER_MISTAKE, Json, leave, print_json
+from flows.commands.serving import house_app
 from recognition.errors import RecognitionError
 
 if TYPE_CHECKING:
-    from flows.doctor import Finding
-    from flows.scheduling import Planned
     from recognition.experiment import Experiment
 
 app = typer.Typer(
@@ -23,24 +22,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, the last line.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Download, audit and prepare the images again.")]
 data_app = typer.Typer(help="Compare versions of data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-schedule_app = typer.Typer(help="Set, show, pause and remove schedules of deployments.", no_args_is_help=True)
-app.add_typer(schedule_app, name="schedule")
-DEPLOYMENT_HELP = "A deployment's name, such as train, digits_cnn or train/digits_cnn."
-Slug = Annotated[str, typer.Option(help="Which of the deployment's schedules. None: see above.")]
+app.add_typer(house_app)
 MODEL_HELP = "models:/name@alias, models:/name/1, a name (its champion) or a run's id."
 VERSION_HELP = "A run's id, a dataset digest, a prepared folder or samples.parquet, or a source."
-USER_MISTAKE, INTERRUPTED = 2, 130
 WITHOUT_SERVERS = ("list", "up")
 
 
 @app.callback()
 def find_house(context: typer.Context) -> None:
     if context.invoked_subcommand not in WITHOUT_SERVERS:
-        from flows.addresses import join_house
+        from flows.house.addresses import join_house
 
         # Prefect reads its address when it is imported, by the command
         join_house()
@@ -72,7 +66,7 @@ def train(
     if dry_run:
         _examine_only(experiment, as_json)
         return
-    from flows.server import prefect_server
+    from flows.servers.temporary import prefect_server
     from flows.training import train as train_flow
     from recognition.tracking import check_store
     from tasks.examining import examine
@@ -83,9 +77,9 @@ def train(
     with prefect_server():
         result = train_flow(**{name: getattr(experiment, name) for name in type(experiment).model_fields}, fresh=fresh)
     if as_json:
-        _print_json(result.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
-        from flows.summaries import print_training
+        from flows.commands.summaries import print_training
 
         print_training(result)
 
@@ -105,8 +99,8 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Find what is wrong with images before a network learns it; exit code 1 if they could not be used."""
-    from flows.summaries import print_audit
-    from flows.terminal import progress_bar
+    from flows.commands.summaries import print_audit
+    from flows.commands.terminal import progress_bar
     from recognition import preparation
     from recognition.configuration import load_experiment
 
@@ -120,7 +114,7 @@ def audit(
 
             audited = with_wrong_labels(data, located, audited, model, on_progress)
     if as_json:
-        _print_json(audited.model_dump(mode="json") | {"report": str(audited.path / "report.html")})
+        print_json(audited.model_dump(mode="json") | {"report": str(audited.path / "report.html")})
     else:
         print_audit(audited)
     if audited.failed:
@@ -144,7 +138,7 @@ def diff(
     _check_data_settings(words or [])
     difference = difference_of(samples_named(before, words or []), samples_named(after, words or []))
     if as_json:
-        _print_json(difference.model_dump(mode="json"))
+        print_json(difference.model_dump(mode="json"))
     else:
         typer.echo(as_text(difference))
 
@@ -165,8 +159,8 @@ def announce(
 
     _check_data_settings(words or [])
     data = load_experiment(None, [*(words or []), f"data.source={json.dumps(source)}"]).data
-    from flows.connecting import connected
-    from flows.terminal import progress_bar
+    from flows.commands.terminal import progress_bar
+    from flows.servers.connecting import connected
     from tasks.announcing import announce_dataset
 
     with connected() as client, progress_bar() as on_progress:
@@ -174,7 +168,7 @@ def announce(
         located = preparation.locate(data, on_progress)
         announced = announce_dataset(data, located, "announce")
     if as_json:
-        _print_json({"announced": announced, "digest": located.fingerprint, "images": located.images})
+        print_json({"announced": announced, "digest": located.fingerprint, "images": located.images})
     else:
         said = "announced" if announced else "nothing new, nothing announced"
         typer.echo(f"{source}: {located.images:,} images, {said}")
@@ -197,16 +191,16 @@ def evaluate(
     evaluation = load_experiment(None, overrides).evaluation
     _begin_loading()
     from flows.evaluation import evaluate as evaluate_flow
-    from flows.server import prefect_server
+    from flows.servers.temporary import prefect_server
     from recognition.registry import run_of
 
     run_of(model)  # before a server is started and a run is on record
     with prefect_server():
         result = evaluate_flow(model=model, evaluation=evaluation)
     if as_json:
-        _print_json(result.model_dump(mode="json"))
+        print_json(result.model_dump(mode="json"))
     else:
-        from flows.summaries import print_evaluation
+        from flows.commands.summaries import print_evaluation
 
         print_evaluation(result)
 
@@ -232,9 +226,9 @@ def predict(
     if output is not None:
         answers = write_pictures(answers, output)
     if as_json:
-        _print_json({"model": model, "predictions": answers})
+        print_json({"model": model, "predictions": answers})
     else:
-        from flows.summaries import told_answer
+        from flows.commands.summaries import told_answer
 
         for answer in answers:
             typer.echo(f"{answer['image']}: {told_answer(answer)}")
@@ -254,7 +248,7 @@ def generate(
 
     result = generate_files(model, count, label, seed, output)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         typer.echo(f"{len(result['images'])} images in {output}, all of them in {result['overview']}")
 
@@ -271,14 +265,14 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Say what was set otherwise in runs, what each scored on the same test images, and which images flipped."""
-    from flows.addresses import join_house
+    from flows.house.addresses import join_house
 
     join_house()
     from recognition.comparison import find
 
     found = find(runs or [], model, experiment, newest)
     if as_json:
-        _print_json(found.as_dict())
+        print_json(found.as_dict())
     else:
         from rich.console import Console
         from rich.markdown import Markdown
@@ -295,7 +289,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Show what can be chosen."""
-    from flows.listing import LISTS
+    from flows.commands.listing import LISTS
     from recognition.errors import ConfigurationError
 
     if what not in LISTS:
@@ -304,192 +298,11 @@ def list_(
     if not found:
         raise ConfigurationError(f"None of the {what} has {containing!r} in its name.")
     if as_json:
-        _print_json({what: found})
+        print_json({what: found})
         return
     width = max((len(name) for name in found), default=0)
     for name, about in found.items():
         typer.echo(f"{name:<{width}}  {about}".rstrip())
-
-
-@app.command()
-def up(
-    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect's pages and API.")] = 4200,
-    mlflow_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of MLflow's pages and tracking server.")
-    ] = 5000,
-    limit: Annotated[int, typer.Option(min=1, help="So many runs the worker works on at once.")] = 2,
-    check: Annotated[
-        bool, typer.Option("--check", help="Start nothing: check the running house; exit code 1 if a part is missing.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Start Prefect, MLflow, the deployments and a worker on this machine, until Ctrl-C.
-
-    A server that PREFECT_API_URL, MLFLOW_TRACKING_URI or mlflow.yaml name by an address is used, and none started in
-    its place. With --json the addresses are one line, printed as soon as all of them answer.
-    """
-    if check:
-        from flows.addresses import join_house
-
-        join_house()
-        from flows.house_check import check_house
-
-        _print_findings(check_house(), as_json)
-        return
-    from flows.house import up as keep_house
-    from flows.summaries import print_house
-
-    keep_house(
-        prefect_port,
-        mlflow_port,
-        limit,
-        opened=lambda found: _print_json(found.model_dump()) if as_json else print_house(found),
-        say=lambda line: typer.echo(line, err=True),
-    )
-
-
-@app.command()
-def deploy(
-    experiments: Annotated[
-        list[Path] | None, typer.Argument(metavar="[EXPERIMENT.yaml ...]", help="A deployment for each.")
-    ] = None,
-    pool: Annotated[
-        str, typer.Option(metavar="local|docker|kubernetes", help="The work pool that runs wait in; made if missing.")
-    ] = "local",
-    automations: Annotated[
-        bool | None,
-        typer.Option(
-            "--automations/--no-automations",
-            help="Make what happens by itself: messages, trainings on new images, the end of runs that are gone; "
-            "or take it off the server.",
-        ),
-    ] = None,
-    notify: Annotated[
-        str, typer.Option(metavar="TYPE/NAME", help="With --automations: the Prefect block that is told.")
-    ] = "",
-    webhook: Annotated[
-        str,
-        typer.Option(
-            metavar="URL",
-            help="With --automations: make a block for this address (https://, mailtos://). "
-            "RECOGNITION_WEBHOOK_URL in the environment keeps it out of the shell's history.",
-        ),
-    ] = "",
-    as_json: Json = False,
-) -> None:
-    """Apply the deployments of prefect.yaml, and one for each experiment file."""
-    from flows.deploying import deploy as apply
-
-    if (notify or webhook) and not automations:
-        raise typer.BadParameter("--notify and --webhook say whom --automations tell: give that too")
-    names = apply(experiments or [], pool)
-    made = _set_automations(automations, notify, webhook) if automations is not None else {}
-    if as_json:
-        _print_json({"deployments": names, **made})
-    else:
-        for name in (*names, *made.get("automations", ())):
-            typer.echo(name)
-
-
-@app.command()
-def trigger(
-    deployment: Annotated[str, typer.Argument(help=DEPLOYMENT_HELP)],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[section.key=value ...]", help="Settings on top of the deployment's own."),
-    ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Follow the run's log to its end; exit code 1 if it did not complete.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Start a run of a deployment on the Prefect server, with settings on top of the deployment's own."""
-    from flows.summaries import print_triggered
-    from flows.triggering import result_of
-    from flows.triggering import trigger as start
-    from flows.triggering import watch as follow
-
-    run = start(deployment, words or [])
-    print_triggered(run, as_json)
-    state = "Scheduled"
-    if watch:
-        try:
-            state = follow(run.flow_run_id, lambda line: typer.echo(line, err=as_json))
-        except KeyboardInterrupt:
-            typer.echo(f"no longer watched; the run goes on: {run.url}", err=True)
-            _leave(INTERRUPTED)
-    if as_json:
-        result = result_of(run.flow_run_id) if watch else {}
-        _print_json({"flow_run_id": run.flow_run_id, "name": run.name, "url": run.url, "state": state, **result})
-    if watch and state != "Completed":
-        raise typer.Exit(1)
-
-
-@schedule_app.command("list")
-def list_schedules(
-    deployment: Annotated[str, typer.Argument(help=f"{DEPLOYMENT_HELP} None: all.")] = "",
-    as_json: Json = False,
-) -> None:
-    """Show schedules and their next runs, in the time of this machine."""
-    from flows.scheduling import planned
-
-    _print_schedules(planned(deployment), as_json)
-
-
-@schedule_app.command("set")
-def set_schedule(
-    deployment: Annotated[str, typer.Argument(help=DEPLOYMENT_HELP)],
-    cron: Annotated[str, typer.Option(help="Five fields: minute, hour, day, month, weekday, such as '0 2 * * *'.")],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[section.key=value ...]", help="Settings of the scheduled runs."),
-    ] = None,
-    timezone: Annotated[str, typer.Option(help="Whose clock the line is read by, such as Europe/Berlin.")] = "UTC",
-    slug: Annotated[str, typer.Option(help="Name of the schedule, where a deployment has several.")] = "default",
-    as_json: Json = False,
-) -> None:
-    """Give a deployment a schedule, or change it; it is active then."""
-    from flows.scheduling import set_schedule as put
-
-    _print_schedules([put(deployment, cron, timezone, slug, words or [])], as_json)
-
-
-@schedule_app.command("pause")
-def pause_schedule(
-    deployment: Annotated[str, typer.Argument(help=DEPLOYMENT_HELP)], slug: Slug = "", as_json: Json = False
-) -> None:
-    """Switch off a deployment's schedule; without --slug all of them."""
-    from flows.scheduling import pause
-
-    _print_schedules(pause(deployment, slug), as_json)
-
-
-@schedule_app.command("resume")
-def resume_schedule(
-    deployment: Annotated[str, typer.Argument(help=DEPLOYMENT_HELP)], slug: Slug = "", as_json: Json = False
-) -> None:
-    """Switch on a deployment's schedule; without --slug the one named default, or the only one."""
-    from flows.scheduling import resume
-
-    _print_schedules(resume(deployment, slug), as_json)
-
-
-@schedule_app.command("remove")
-def remove_schedule(
-    deployment: Annotated[str, typer.Argument(help=DEPLOYMENT_HELP)], slug: Slug = "", as_json: Json = False
-) -> None:
-    """Take a schedule from a deployment; without --slug the one named default, or the only one."""
-    from flows.scheduling import remove
-
-    _print_schedules(remove(deployment, slug), as_json)
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Check environment, devices, servers and disk, and say what is missing."""
-    from flows.doctor import examine
-
-    _print_findings(examine(), as_json)
 
 
 def _examine_only(experiment: Experiment, as_json: bool) -> None:
@@ -498,23 +311,11 @@ def _examine_only(experiment: Experiment, as_json: bool) -> None:
 
     found = examine(experiment)
     if as_json:
-        _print_json(found.model_dump(mode="json") | {"needed_mb": found.needed_mb})
+        print_json(found.model_dump(mode="json") | {"needed_mb": found.needed_mb})
     else:
-        from flows.summaries import print_preflight
+        from flows.commands.summaries import print_preflight
 
         print_preflight(found)
-
-
-def _set_automations(wanted: bool, notify: str, webhook: str) -> dict[str, list[str]]:
-    """Make the automations, or remove them; their names."""
-    from flows.automations import apply, notifies, remove
-
-    if not wanted:
-        return {"removed": remove()}
-    names = apply(notify, webhook)
-    if not notifies(names):
-        typer.echo("nobody is told of failures and champions: name whom by --notify or --webhook", err=True)
-    return {"automations": names}
 
 
 def _check_data_settings(words: list[str]) -> None:
@@ -542,45 +343,16 @@ def _begin_loading() -> None:
     start_host()
 
 
-def _print_findings(findings: list[Finding], as_json: bool) -> None:
-    if as_json:
-        _print_json({"ok": all(f.ok for f in findings), "checks": [f.as_dict() for f in findings]})
-    else:
-        for finding in findings:
-            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.text}")
-    if not all(finding.ok for finding in findings):
-        raise typer.Exit(1)
-
-
-def _print_schedules(schedules: list[Planned], as_json: bool) -> None:
-    if as_json:
-        _print_json({"schedules": [schedule.as_dict() for schedule in schedules]})
-    else:
-        from flows.summaries import print_schedules
-
-        print_schedules(schedules)
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    sys.stdout.flush()
-    typer.echo(json.dumps(content, ensure_ascii=False))
-
-
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 2."""
     try:
         app()
     except RecognitionError as mistake:
         typer.echo(f"error: {mistake}", err=True)
-        _leave(USER_MISTAKE)
+        leave(USER_MISTAKE)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        _leave(INTERRUPTED)
-
-
-def _leave(code: int) -> None:
-    sys.stdout.flush()
-    sys.exit(code)
+        leave(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def give_back(lease: UUID) -> None:
 
 
 def _acquire(client: SyncPrefectClient, slots: int, here: int, waiting_for: Callable[[str], None]) -> UUID | None:
-    limit = _limit(client, max(here, slots))
+    limit = limit_of(client, max(here, slots))
     if limit < slots:
         raise ConfigurationError(
             f"training.devices: {slots} GPUs are asked for, and Prefect's concurrency limit {LIMIT} has {limit}. "
@@ -100,8 +100,11 @@ def _acquire(client: SyncPrefectClient, slots: int, here: int, waiting_for: Call
         time.sleep(SECONDS_BETWEEN_ATTEMPTS * random.uniform(0.5, 1.5))
 
 
-def _limit(client: SyncPrefectClient, slots: int) -> int:
-    """How many slots the limit has; it is created where it is missing."""
+def limit_of(client: SyncPrefectClient, slots: int) -> int:
+    """How many slots the limit has; one that is missing is created with ``slots``.
+
+    What a person has set is kept: servers are shared by machines, and only people know how many.
+    """
     try:
         return client.read_global_concurrency_limit_by_name(LIMIT).limit
     except ObjectNotFound:

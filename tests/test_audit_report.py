@@ -17,7 +17,7 @@ import pytest
 from inspected_images import inspected, photo
 from PIL import Image
 
-from flows.summaries import print_audit
+from flows.commands.summaries import print_audit
 from recognition.audit import Audited, audit, markdown, write_report
 from recognition.audit.inspected import Inspected
 from recognition.data_settings import Audit, Data

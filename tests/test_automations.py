@@ -87,7 +87,7 @@ def automated(
     """Everything begun at once, since each of it waits for a worker or a clock."""
     from prefect.client.orchestration import get_client
 
-    from flows import automations
+    from flows.deployments import automations
 
     folder = tmp_path_factory.mktemp("experiments")
     folder_of(open_house.images / "watched", "cat", "dog", count=12)
@@ -122,7 +122,7 @@ def watch_over(flow: str) -> None:
     """The automations for runs that are gone, quicker, for a flow of its own."""
     from prefect.client.orchestration import get_client
 
-    from flows import automations
+    from flows.deployments import automations
 
     with get_client(sync_client=True) as client:
         maintain = client.read_deployment_by_name("maintain/maintain")
@@ -256,7 +256,7 @@ def state_of(flow_run: str) -> Any:
 def test_deploying_again_makes_no_twins_and_leaves_off_what_was_switched_off(automated: Automated) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows import automations
+    from flows.deployments import automations
 
     before = automations_of_the_project()
     assert set(before) <= set(automated.said.stdout.splitlines())
@@ -301,7 +301,7 @@ def announce_a_champion(name: str) -> None:
 
 
 def test_mail_is_sent_by_smtp(automated: Automated) -> None:
-    from flows import automations
+    from flows.deployments import automations
 
     with mail_server() as (port, mails):
         automations.apply(webhook=f"mailto://127.0.0.1:{port}/?from=house@here.org&to=you@there.org")
@@ -316,7 +316,7 @@ def test_a_slack_block_that_is_there_is_told(automated: Automated) -> None:
     from prefect.blocks.notifications import SlackWebhook
     from pydantic import SecretStr
 
-    from flows import automations
+    from flows.deployments import automations
 
     # Slack's own host is the only one that the block takes by https; json:// is sent the same way to any
     address = automated.address.replace("http://", "json://")
@@ -341,7 +341,7 @@ def test_a_slack_block_that_is_there_is_told(automated: Automated) -> None:
 def test_a_recipient_that_cannot_be_told_is_refused(at_the_server: None, words: list[str], said: str) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows.notifying import recipient
+    from flows.deployments.notifying import recipient
     from recognition.errors import ConfigurationError
 
     given = dict(zip(words[::2], words[1::2], strict=True))

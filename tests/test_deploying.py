@@ -18,9 +18,9 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 
 from flows import steps
-from flows.deploying import deploy, project_file
-from flows.pools import template_file
-from flows.triggering import Target, all_deployments
+from flows.deployments.deploying import deploy, project_file
+from flows.deployments.pools import template_file
+from flows.deployments.triggering import Target, all_deployments
 from recognition import checkout
 from recognition.errors import ConfigurationError, TrackingError
 

@@ -19,7 +19,7 @@ import pytest
 import requests
 from conftest import House, OpenHouse, free_port, opened
 
-from flows.addresses import Addresses, address_file, join_house, running_house, write_addresses
+from flows.house.addresses import Addresses, address_file, join_house, running_house, write_addresses
 
 pytestmark = pytest.mark.server
 ENOUGH_SECONDS = 240

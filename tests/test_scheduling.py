@@ -14,10 +14,19 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.sorting import FlowRunSort
 
-from flows.connecting import connected
-from flows.deploying import deploy
-from flows.scheduling import Planned, check_cron, check_timezone, pause, planned, remove, resume, set_schedule
-from flows.triggering import find_deployment
+from flows.deployments.deploying import deploy
+from flows.deployments.scheduling import (
+    Planned,
+    check_cron,
+    check_timezone,
+    pause,
+    planned,
+    remove,
+    resume,
+    set_schedule,
+)
+from flows.deployments.triggering import find_deployment
+from flows.servers.connecting import connected
 from recognition.errors import ConfigurationError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import BIN, House, OpenHouse, free_port, serving
 
-from flows.prefect_api import PrefectServer
+from flows.servers.prefect_api import PrefectServer
 from recognition.errors import TrackingError
 from recognition.server_versions import misfit
 from recognition.tracking import check_store

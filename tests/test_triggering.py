@@ -17,9 +17,9 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.responses import DeploymentResponse
 
-from flows.connecting import connected
-from flows.deploying import deploy
-from flows.triggering import find_deployment, merged_parameters, trigger
+from flows.deployments.deploying import deploy
+from flows.deployments.triggering import find_deployment, merged_parameters, trigger
+from flows.servers.connecting import connected
 from recognition.errors import ConfigurationError
 
 

@@ -131,7 +131,7 @@ def mlflow_server() -> tuple[bool, str]:
 
 
 def _prefect() -> tuple[bool, str]:
-    from flows.server import configured_server
+    from flows.servers.connecting import configured_server
 
     server = configured_server()
     if server is None:

@@ -30,8 +30,8 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.utilities.urls import url_for
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from flows.connecting import connected
 from flows.forms import to_form
+from flows.servers.connecting import connected
 from recognition import tracking
 from recognition.configuration import build_experiment, explain, put_setting
 from recognition.errors import ConfigurationError

@@ -7,9 +7,9 @@ from typing import Any
 import requests
 import yaml
 
-from flows.doctor import Finding, findings_of, mlflow_server
-from flows.prefect_api import PrefectServer
-from flows.server import configured_server
+from flows.commands.doctor import Finding, findings_of, mlflow_server
+from flows.servers.connecting import configured_server
+from flows.servers.prefect_api import PrefectServer
 from recognition.errors import TrackingError
 from recognition.settings import project_root, tracking_uri
 

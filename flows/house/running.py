@@ -18,12 +18,12 @@ import psutil
 import requests
 from filelock import FileLock, Timeout
 
-from flows.addresses import Addresses, address_file, reach_this_machine_directly, running_house, write_addresses
-from flows.interruption import Interrupted, Interruption
-from flows.pages import keep_pages_to_this_server, pages_folder
-from flows.parts import end_all, end_of_log, log_file, start
-from flows.ports import THIS_MACHINE, refuse_busy
-from flows.prefect_api import PrefectServer
+from flows.house.addresses import Addresses, address_file, reach_this_machine_directly, running_house, write_addresses
+from flows.house.interruption import Interrupted, Interruption
+from flows.house.pages import keep_pages_to_this_server, pages_folder
+from flows.house.parts import end_all, end_of_log, log_file, start
+from flows.house.ports import THIS_MACHINE, refuse_busy
+from flows.servers.prefect_api import PrefectServer
 from recognition.errors import ConfigurationError, StorageError, TrackingError
 from recognition.settings import home, tracking_settings, tracking_uri
 
@@ -34,7 +34,9 @@ POOL = "local"
 WORKER = f"house-{socket.gethostname()}"
 MOST_RESTARTS = 3
 # `recognition deploy`, which imports Prefect while the servers come up and waits to be told that they answer
-DEPLOYING = "import sys, flows.deploying; from flows.cli import main; input(); sys.argv[1:] = ['deploy']; main()"
+DEPLOYING = (
+    "import sys, flows.deployments.deploying; from flows.cli import main; input(); sys.argv[1:] = ['deploy']; main()"
+)
 
 
 def up(
@@ -130,7 +132,7 @@ class _House:
     def keep(self, opened: Callable[[Addresses], None], interruption: Interruption) -> None:
         """Start all parts, and watch them until one ends or a signal comes; then end the rest."""
         caretaker = subprocess.Popen(
-            [sys.executable, "-m", "flows.caretaker", self.mark, self.addresses.api],
+            [sys.executable, "-m", "flows.house.caretaker", self.mark, self.addresses.api],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -16,8 +16,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.server.schemas.core import DeploymentSchedule as ServersSchedule
 from pydantic import ValidationError
 
-from flows.connecting import connected
-from flows.triggering import Target, all_deployments, find_deployment, merged_parameters
+from flows.deployments.triggering import Target, all_deployments, find_deployment, merged_parameters
+from flows.servers.connecting import connected
 from recognition.errors import ConfigurationError
 
 DEFAULT_SLUG = "default"

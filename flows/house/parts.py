@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from flows.prefect_api import PrefectServer
+from flows.servers.prefect_api import PrefectServer
 from recognition.settings import home
 
 MARK = "RECOGNITION_HOUSE"

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from flows.addresses import Addresses
+from flows.house.addresses import Addresses
 from recognition.estimates import told
 from recognition.families import KINDS, Task, headline
 from recognition.records import AuditedData, EvaluationResult, Preflight, TrainingResult
 from recognition.settings import home, tracking_uri
 
 if TYPE_CHECKING:
-    from flows.scheduling import Planned
-    from flows.triggering import Triggered
+    from flows.deployments.scheduling import Planned
+    from flows.deployments.triggering import Triggered
 
 SHOWN_FILES = 10
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, get_current_settings, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
 from flows.identity import UI_OF_A_LOCAL_SERVER
-from flows.prefect_api import PrefectServer
+from flows.servers.connecting import configured_server
 
 
 @contextmanager
@@ -39,19 +39,6 @@ def prefect_server() -> Iterator[None]:
     server.start()
     with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_UI_URL: UI_OF_A_LOCAL_SERVER}):
         yield
-
-
-def configured_server() -> PrefectServer | None:
-    """The server that the environment or Prefect's profile names."""
-    settings = get_current_settings().api
-    if not settings.url:
-        return None
-    return PrefectServer(
-        api=str(settings.url).rstrip("/"),
-        auth_string=settings.auth_string.get_secret_value() if settings.auth_string else "",
-        key=settings.key.get_secret_value() if settings.key else "",
-        verify=False if settings.tls_insecure_skip_verify else settings.ssl_cert_file or True,
-    )
 
 
 class _ServerOfItsOwn(SubprocessASGIServer):

@@ -13,9 +13,9 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 
-from flows.connecting import connected
-from flows.notifying import Recipient, recipient
-from flows.triggering import all_deployments
+from flows.deployments.notifying import Recipient, recipient
+from flows.deployments.triggering import all_deployments
+from flows.servers.connecting import connected
 from recognition.data_settings import Data
 from recognition.errors import TrackingError
 from recognition.last_seen import name_of_source

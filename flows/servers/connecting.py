@@ -10,7 +10,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
-from flows.prefect_api import PrefectServer
+from flows.servers.prefect_api import PrefectServer
 from recognition.access import redacted_text
 from recognition.errors import ConfigurationError, TrackingError
 

@@ -1,6 +1,6 @@
 """What ends a house whose own process was killed: it waits for the end of its input, then ends whatever is left.
 
-Started by ``recognition up`` as ``python -m flows.caretaker MARK API``; a clean end leaves it nothing to do.
+Started by ``recognition up`` as ``python -m flows.house.caretaker MARK API``; a clean end leaves it nothing to do.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from flows.parts import end_all
+from flows.house.parts import end_all
 
 
 def main() -> None:

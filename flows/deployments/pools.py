@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 
 from recognition.settings import project_root
-from tasks.slots import own_gpus
 
 LOGGER = logging.getLogger("recognition")
 POOLS = {"local": "process", "docker": "docker", "kubernetes": "kubernetes"}
 """The pools that can be deployed to, by name, and the type of their workers: runs are processes beside the worker,
 containers, or Kubernetes jobs."""
-GPU_LIMIT = "gpu"
 
 
 def template_file(pool: str) -> Path:
@@ -40,18 +38,6 @@ def ensure_pool(client: SyncPrefectClient, name: str) -> None:
             f"The work pool {name} keeps its own job template, which differs from deployment/pools/{name}.json; to take"
             f" that: prefect work-pool update {name} --base-job-template deployment/pools/{name}.json"
         )
-
-
-def ensure_gpu_limit(client: SyncPrefectClient) -> None:
-    """Create the limit of runs that train or score on GPUs at once: as many as this machine has, at least one.
-
-    What a person has set is kept: servers are shared by machines, and only people know how many.
-    """
-    try:
-        client.read_global_concurrency_limit_by_name(GPU_LIMIT)
-    except ObjectNotFound:
-        slots = max(1, len(own_gpus()))
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU_LIMIT, limit=slots, active=True))
 
 
 def _template(name: str) -> dict[str, Any]:

@@ -22,12 +22,14 @@ from prefect.utilities.templating import apply_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows import steps
-from flows.connecting import connected
+from flows.deployments.pools import POOLS, ensure_pool
 from flows.forms import form_for
-from flows.pools import POOLS, ensure_gpu_limit, ensure_pool
+from flows.servers.connecting import connected
 from recognition.configuration import explain, load_experiment
 from recognition.errors import ConfigurationError
 from recognition.settings import project_root
+from tasks.leases import limit_of
+from tasks.slots import own_gpus
 
 LOGGER = logging.getLogger("recognition")
 EXPERIMENTS_BUILT_ON = "train"
@@ -102,7 +104,7 @@ def deploy(experiments: list[Path], pool: str = "local") -> list[str]:
     }
     with connected() as client:
         ensure_pool(client, pool)
-        ensure_gpu_limit(client)
+        limit_of(client, max(1, len(own_gpus())))
         for deployment in wanted:
             _apply(client, deployment, flows[deployment.entrypoint], project.pull, pool)
     return [deployment.name for deployment in wanted]

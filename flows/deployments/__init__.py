@@ -1,0 +1,1 @@
+"""Deployments on a Prefect server: applied, triggered, scheduled, and what happens by itself."""

@@ -1,0 +1,1 @@
+"""Which Prefect server a command talks to, and whether it is the right one."""
