@@ -10,8 +10,8 @@ from prefect.settings import PREFECT_UI_URL
 from recognition.access import UNRESTRICTED, Access, worker_access
 from recognition.errors import RecognitionError
 
-UI_OF_A_LOCAL_SERVER = "http://127.0.0.1:4200"
-"""Where ``prefect server start`` answers, which shows the runs of temporary servers too."""
+UI_OF_A_LOCAL_SERVER = "http://127.0.0.1:4200/v2"
+"""Where the newer pages of ``prefect server start`` lie, which show the runs of temporary servers too."""
 
 
 def prefect_tags() -> dict[str, str]:

@@ -35,18 +35,20 @@ BIN = Path(sys.executable).parent
 SHARED_HOUSES = {"house", "trained", "open_house"}
 
 
-@pytest.hookimpl(tryfirst=True)
+def _shares(item: pytest.Item) -> bool:
+    wanted = set(getattr(item, "fixturenames", ()))
+    return item.get_closest_marker("server") is not None or not SHARED_HOUSES.isdisjoint(wanted)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Where tests run in several processes: those that start servers or share a house in one of them, others file by
+    file."""
+    item.add_marker(pytest.mark.xdist_group("servers" if _shares(item) else item.path.name))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes: those that start servers or share a house in one of them, the first; others
-    file by file."""
-
-    def shares(item: pytest.Item) -> bool:
-        wanted = set(getattr(item, "fixturenames", ()))
-        return item.get_closest_marker("server") is not None or not SHARED_HOUSES.isdisjoint(wanted)
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("servers" if shares(item) else item.path.name))
-    items.sort(key=lambda item: not shares(item))
+    """What takes longest begins first."""
+    items.sort(key=lambda item: not _shares(item))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -277,7 +279,7 @@ def in_open_house(open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     monkeypatch.setenv("RECOGNITION_HOME", str(open_house.house.state))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", open_house.mlflow)
-    with temporary_settings({PREFECT_API_URL: open_house.api, PREFECT_UI_URL: open_house.prefect}):
+    with temporary_settings({PREFECT_API_URL: open_house.api, PREFECT_UI_URL: f"{open_house.prefect}/v2"}):
         yield open_house
 
 

@@ -72,7 +72,7 @@ class Team:
         }
         environment |= {
             "PREFECT_API_URL": f"{self.prefect}/api",
-            "PREFECT_UI_URL": self.prefect,
+            "PREFECT_UI_URL": f"{self.prefect}/v2",
             "PREFECT_API_AUTH_STRING": f"team:{self.secrets.prefect}",
             "MLFLOW_TRACKING_URI": self.mlflow,
             "MLFLOW_TRACKING_USERNAME": user,

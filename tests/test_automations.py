@@ -217,7 +217,7 @@ def test_a_scheduled_run_that_fails_is_told_with_its_address(automated: Automate
     assert message["subject"].startswith("train ")
     assert message["subject"].endswith(" failed")
     assert str(automated.house.images / "gone") in message["body"]
-    assert f"{automated.house.prefect}/runs/flow-run/" in message["body"]
+    assert f"{automated.house.prefect}/v2/runs/flow-run/" in message["body"]
 
 
 def test_a_run_that_was_killed_is_ended_in_prefect_and_in_mlflow(automated: Automated) -> None:

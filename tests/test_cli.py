@@ -62,8 +62,6 @@ def test_an_unregistered_model_is_one_message_and_code_2(house: House, tmp_path:
         ("data.source=digit", "digits"),
         ("data.source=/nowhere/at/all", "/nowhere/at/all"),
         ("model.network=timm/resnet1", "did you mean timm/resnet1"),
-        ("augmentation.transforms=[{HorizontalFlop: {}}]", "did you mean HorizontalFlip?"),
-        ("model.weights=/nowhere.safetensors", "there is no file /nowhere.safetensors"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_fetched(house: House, setting: str, message: str) -> None:

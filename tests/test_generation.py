@@ -24,8 +24,9 @@ from lightning_modules.evaluation import evaluate
 from lightning_modules.generation import ImageGenerator, build, spread_labels
 from lightning_modules.judges import Judge
 from lightning_modules.networks import build_network
+from lightning_modules.preflight import check
 from lightning_modules.setup import Setup
-from lightning_modules.training import architecture_of, check, fit
+from lightning_modules.training import architecture_of, fit
 from recognition import bundle, datasets
 from recognition.defaults import resolve_model
 from recognition.distribution_scores import frechet_distance, gaussian_of

@@ -61,7 +61,7 @@ def test_mlflow_holds_both_runs_and_the_bucket_their_files(team: Team, trained: 
     linked = {
         tag["value"] for run in trained.runs for tag in run["data"]["tags"] if tag["key"] == "prefect.flow_run_url"
     }
-    assert linked == {f"{team.prefect}/runs/flow-run/{run['id']}" for run in trained.flow_runs}
+    assert linked == {f"{team.prefect}/v2/runs/flow-run/{run['id']}" for run in trained.flow_runs}
     keys = team.stored_files()
     for run in trained.runs:
         assert run["info"]["artifact_uri"].startswith("mlflow-artifacts:/")

@@ -149,7 +149,7 @@ def test_a_run_is_watched_to_its_end(in_open_house: OpenHouse) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["name"], told["state"]) == ("watched", "Completed")
-    assert told["url"] == f"{in_open_house.prefect}/runs/flow-run/{told['flow_run_id']}"
+    assert told["url"] == f"{in_open_house.prefect}/v2/runs/flow-run/{told['flow_run_id']}"
     assert told["run_url"].startswith(in_open_house.mlflow)
     assert told["metrics"]["test/accuracy"] > 0.5
     assert "epoch 1/1" in done.stderr

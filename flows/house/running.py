@@ -243,7 +243,8 @@ class _House:
         """What the parts are told, and the runs by the worker."""
         told = {
             "PREFECT_API_URL": self.addresses.api,
-            "PREFECT_UI_URL": self.addresses.prefect,
+            # links to the newer pages: without /v2 they open the older ones, whose dropdowns do not stay open
+            "PREFECT_UI_URL": os.environ.get("PREFECT_UI_URL") or f"{self.addresses.prefect}/v2",
             "MLFLOW_TRACKING_URI": self.addresses.mlflow,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
