@@ -68,7 +68,8 @@ def join_house() -> Addresses | None:
     if found is not None:
         os.environ.setdefault("PREFECT_API_URL", found.api)
         os.environ.setdefault("MLFLOW_TRACKING_URI", found.mlflow)
-        os.environ.setdefault("PREFECT_UI_URL", f"{found.prefect}/v2")
+        if os.environ["PREFECT_API_URL"] == found.api:
+            os.environ.setdefault("PREFECT_UI_URL", f"{found.prefect}/v2")
         reach_this_machine_directly()
     return found
 
