@@ -56,7 +56,11 @@ lock: setup  ## Resolve requirements.lock anew from pyproject.toml
 
 bench: setup  ## Measure; results go to docs/benchmarks.md
 	$(BIN)/python benchmarks/training_throughput.py
-	$(BIN)/python benchmarks/orchestration_share.py
+	$(BIN)/python benchmarks/house_start.py
+	$(BIN)/python benchmarks/trigger_latency.py
+	$(BIN)/python benchmarks/orchestration_cost.py
+	$(BIN)/python benchmarks/orchestration_cost.py --long
+	$(BIN)/python benchmarks/scheduled_runs.py
 	$(BIN)/python benchmarks/audit_speed.py
 	$(BIN)/python benchmarks/duplicate_detection.py
 	$(BIN)/python benchmarks/store_reading.py

@@ -20,7 +20,7 @@ from running_house import RECOGNITION, running_house
 
 STAGES = ("preflight", "download", "audit", "prepare", "augment", "train", "evaluate", "register")
 SHORT: list[str] = []
-LONG = ["data.image_size=28", "training.epochs=90", "model.channels=[32,64,128]"]
+LONG = ["data.image_size=64", "training.epochs=70", "model.channels=[32,64,128,128]"]
 SCRIPT = """
 import json, sys, time
 from pathlib import Path

@@ -458,8 +458,9 @@ def pages() -> str:
 
 
 def run_url(run_id: str) -> str:
-    """The address of a run's page."""
-    return f"{pages()}/#/experiments/{find_run(run_id).info.experiment_id}/runs/{run_id}"
+    """The address of a run's page; without the last word a browser that was never there shows another layout."""
+    page = f"experiments/{find_run(run_id).info.experiment_id}/runs/{run_id}"
+    return f"{pages()}/#/{page}?workflowType=machine_learning"
 
 
 def version_url(version: Version) -> str:
