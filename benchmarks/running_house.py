@@ -32,7 +32,12 @@ class RunningHouse:
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Prefect's answer: to a GET, or with a body to a POST."""
         url = f"{self.api}/{path}"
-        answer = requests.get(url, timeout=60) if body is None else requests.post(url, json=body, timeout=60)
+        for _ in range(20):
+            answer = requests.get(url, timeout=60) if body is None else requests.post(url, json=body, timeout=60)
+            # SQLite has a single writer: Prefect's client asks a busy server again, too
+            if answer.status_code != 503:
+                break
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +20,8 @@ NOTE = "mlflow.note.content"
 """The tag of a run or an experiment that MLflow shows as its description, in Markdown."""
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Opens an experiment on its training runs; MLflow's pages would ask, or show what is for language models."""
+NOT_ENDED = "This run has not ended yet."
+"""Stands in the description that a run begins with, and that may be written over."""
 VIEW_PREFIX = "mlflow.sharedViewState."
 LONGEST_SETTINGS = 500
 MOST_RUNS = 20
@@ -186,17 +188,22 @@ def settings_text(experiment: Experiment) -> str:
     return text if len(text) <= LONGEST_SETTINGS else f"{text[: LONGEST_SETTINGS - 1]}…"
 
 
-def experiment_note(experiment_id: str) -> str:
-    """The description of the experiment that runs are filed under."""
-    links = ", ".join(f"[{_TITLES[task].lower()}]({view_address(experiment_id, task)})" for task in FAMILIES)
+def tasks_with_views(tags: Mapping[str, str]) -> tuple[Task, ...]:
+    """The tasks whose views an experiment has, by its tags."""
+    return tuple(task for task in FAMILIES if VIEW_PREFIX + view_key(task) in tags)
+
+
+def experiment_note(experiment_id: str, tasks: Sequence[Task]) -> str:
+    """The description of the experiment that runs are filed under, with the views of these tasks."""
+    links = ", ".join(f"[{_TITLES[task].lower()}]({view_address(experiment_id, task)})" for task in tasks)
     rows = "\n".join(
         f"| {_TITLES[task]} | {FAMILIES[task].metric} | [charts]({view_address(experiment_id, task, charts=True)}) |"
-        for task in FAMILIES
+        for task in tasks
     )
     return f"""**Which run was best?** {links}: the best first.
 
 These tables show scores, what was set otherwise than by default, the registered version, and the data. They are also
-behind the button **Views**, each from the first run of its task on.
+behind the button **Views**.
 
 | runs | sorted by | |
 | --- | --- | --- |
@@ -207,16 +214,18 @@ Two runs in every detail, image by image: `recognition compare RUN RUN`.
 
 
 def run_note(status: str, metrics: Mapping[str, float], tags: Mapping[str, str], parameters: Mapping[str, str]) -> str:
-    """The description of a run that has ended: what learned what, headline scores, verdict, links, or why it failed.
+    """The description of a run: what learned what, headline scores, verdict, links, or why it failed.
 
     Args:
-        status: FINISHED, FAILED or KILLED.
+        status: FINISHED, FAILED, KILLED, or RUNNING.
         metrics: of the run.
         tags: of the run.
         parameters: of the run.
     """
     network = parameters.get("resolved.model.network") or parameters.get("model.network", "")
     about = f"{network} on {_code(parameters.get('data.source', ''))}, {_code(tags.get('settings', ''))}"
+    if tags.get("evaluated.model"):
+        about = f"{_code(tags['evaluated.model'])} scored again on {_code(parameters.get('data.source', ''))}"
     links = []
     model, version = tags.get("model.name", ""), tags.get("model.version", "")
     if model:
@@ -226,8 +235,8 @@ def run_note(status: str, metrics: Mapping[str, float], tags: Mapping[str, str],
     # the page folds all but the first lines
     parts = [" · ".join([about, *links])]
     if status != "FINISHED":
-        reason = tags.get("failure", "").partition("\n")[0]
-        parts.append(f"**{status}**{f': {_code(reason)}' if reason else ''}")
+        reason = (tags.get("failure") or tags.get("left_behind", "")).partition("\n")[0]
+        parts.append(NOT_ENDED if status == "RUNNING" else f"**{status}**{f': {_code(reason)}' if reason else ''}")
     if tags.get("verdict"):
         parts.append(f"Verdict: {_code(tags['verdict'])}")
     family = next((known for name, known in FAMILIES.items() if name == tags.get("task")), None)

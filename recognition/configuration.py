@@ -130,7 +130,9 @@ def _explain_one(problem: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{where}: is a section (got {_shown(given)}); give one of its settings{example}."
     if kind == "value_error":
         text = str(context["error"])
-        return f"{where}: {text}." if repr(given) in text else f"{where}: {text} (got {_shown(given)})."
+        if repr(given) in text:
+            return f"{where}: {text}" if text.endswith("?") else f"{where}: {text}."
+        return f"{where}: {text} (got {_shown(given)})."
     return f"{where}: {problem['msg'][0].lower()}{problem['msg'][1:]} (got {_shown(given)})."
 
 

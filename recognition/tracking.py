@@ -195,6 +195,7 @@ def _describe(store: MlflowClient, run_id: str, experiment: Experiment) -> None:
     log_parameters(run_id, experiment.flattened())
     store.log_text(run_id, to_yaml(experiment), "experiment.yaml")
     store.log_dict(run_id, environment(), "environment.json")
+    _write_note(store, run_id)
 
 
 def _create(store: MlflowClient, name: str, artifacts: str) -> str:
@@ -210,37 +211,40 @@ def _create(store: MlflowClient, name: str, artifacts: str) -> str:
 
 
 def _arrange(store: MlflowClient, experiment_id: str, present: Mapping[str, str]) -> None:
-    """Describe the experiment, where neither a person nor an earlier run has."""
-    wanted = {**arrangement.KIND, arrangement.NOTE: arrangement.experiment_note(experiment_id)}
-    for key, value in wanted.items():
+    """Say what the experiment is for, where neither a person nor an earlier run has."""
+    for key, value in arrangement.KIND.items():
         if key not in present:
             store.set_experiment_tag(experiment_id, key, value)
 
 
 def _arrange_view(store: MlflowClient, run_id: str, task: Task) -> None:
-    """Give the experiment of a run the view of its task, where it has none."""
+    """Give the experiment of a run the view of its task, where it has none, and its description a link to it."""
     experiment_id = store.get_run(run_id).info.experiment_id
     key, value = arrangement.view_tag(task, int(time.time() * 1000))
-    if key not in store.get_experiment(experiment_id).tags:
-        store.set_experiment_tag(experiment_id, key, value)
+    tags: dict[str, str] = store.get_experiment(experiment_id).tags
+    if key in tags:
+        return
+    store.set_experiment_tag(experiment_id, key, value)
+    before = arrangement.experiment_note(experiment_id, arrangement.tasks_with_views(tags))
+    if tags.get(arrangement.NOTE, before) == before:
+        tasks = arrangement.tasks_with_views(tags | {key: value})
+        store.set_experiment_tag(experiment_id, arrangement.NOTE, arrangement.experiment_note(experiment_id, tasks))
 
 
 def _write_note(store: MlflowClient, run_id: str) -> None:
-    """Describe a run that has ended, where nobody else has; that it cannot be described changes nothing about it."""
+    """Describe a run, where no person has; that it cannot be described changes nothing about it."""
     try:
         run = store.get_run(run_id)
-        if arrangement.NOTE not in run.data.tags:
+        if arrangement.NOT_ENDED in run.data.tags.get(arrangement.NOTE, arrangement.NOT_ENDED):
             note = arrangement.run_note(run.info.status, run.data.metrics, run.data.tags, run.data.params)
             store.set_tag(run_id, arrangement.NOTE, note)
     except MlflowException as error:
         LOGGER.warning("The run %s got no description: %s", run_id, error.message.partition("\n")[0])
 
 
-def best_runs_url(run_id: str) -> str:
-    """The address of the runs of a run's task, the best first."""
-    run = find_run(run_id)
-    task: Task = run.data.tags["task"]
-    return f"{pages()}/{arrangement.view_address(run.info.experiment_id, task)}"
+def best_runs_url(run_id: str, task: Task) -> str:
+    """The address of the runs of a task in a run's experiment, the best first."""
+    return f"{pages()}/{arrangement.view_address(find_run(run_id).info.experiment_id, task)}"
 
 
 def _system_metrics(run_id: str) -> SystemMetricsMonitor | None:
@@ -417,6 +421,7 @@ def end_left_behind(ending: Ending) -> bool:
         return False
     store.set_tag(ending.run_id, "left_behind", ending.reason)
     store.set_terminated(ending.run_id, ending.status)
+    _write_note(store, ending.run_id)
     return True
 
 

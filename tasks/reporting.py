@@ -77,6 +77,7 @@ def report(experiment: Experiment, scores: Scores, version: Version | None, run_
             {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)},
             tracking.run_url(run_id),
             tracking.version_url(version) if version else "",
+            tracking.best_runs_url(run_id, scores.task),
             [(path.stem.replace("_", " "), data_url(path, LARGEST_IN_ALL // len(there))) for path in there],
         ),
         key="report",
@@ -91,6 +92,7 @@ def result_page(
     seconds: Mapping[str, float],
     run_url: str,
     version_url: str,
+    best_runs_url: str,
     pictures: Sequence[tuple[str, str]],
 ) -> str:
     """The page of a finished run.
@@ -98,11 +100,13 @@ def result_page(
     Args:
         seconds: by stage.
         version_url: of the registered version's page; empty without one.
+        best_runs_url: of the page with all runs of this task.
         pictures: their captions and addresses.
     """
     links = [f"[The run in MLflow]({run_url})"]
     if version:
         links.append(f"[{version.uri} in the registry]({version_url})")
+    links.append(f"[All runs of this kind, best first]({best_runs_url})")
     parts = [
         f"# {experiment.run_name}",
         *([f"{_verdict(version)}."] if version else []),

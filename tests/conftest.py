@@ -32,23 +32,26 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 BIN = Path(sys.executable).parent
 
 
-SHARED_HOUSES = {"house", "trained", "open_house"}
+SHARED = ("open_house", "team", "trained", "house")
+"""Fixtures that take long to make, what takes longest first."""
 
 
-def _shares(item: pytest.Item) -> bool:
-    wanted = set(getattr(item, "fixturenames", ()))
-    return item.get_closest_marker("server") is not None or not SHARED_HOUSES.isdisjoint(wanted)
+def _group(item: pytest.Item) -> str:
+    wanted = getattr(item, "fixturenames", ())
+    found = next((name for name in SHARED if name in wanted), item.path.name)
+    # a house is there to train in
+    return "trained" if found == "house" else found
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Where tests run in several processes: those that start servers or share a house in one of them, others file by
-    file."""
-    item.add_marker(pytest.mark.xdist_group("servers" if _shares(item) else item.path.name))
+    """Where tests run in several processes: those that share something that takes long to make in one of them, others
+    file by file."""
+    item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first."""
-    items.sort(key=lambda item: not _shares(item))
+    items.sort(key=lambda item: [*SHARED, _group(item)].index(_group(item)))
 
 
 @pytest.fixture(scope="session", autouse=True)

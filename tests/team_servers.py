@@ -148,7 +148,6 @@ def _prefect_server(team_secrets: Secrets, port: int, database_port: int, home: 
         "PREFECT_SERVER_API_AUTH_STRING": f"team:{team_secrets.prefect}",
         "PREFECT_SERVER_ENCRYPTION_KEY": team_secrets.encryption,
         "PREFECT_SERVER_UI_API_URL": f"{url}/api",
-        "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
         "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
         "PREFECT_SERVER_DATABASE_PORT": str(database_port),

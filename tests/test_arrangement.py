@@ -18,6 +18,7 @@ from recognition.configuration import load_experiment
 from recognition.errors import DataError
 from recognition.experiment import Experiment
 from recognition.families import FAMILIES, TASKS, Task
+from recognition.records import Scores
 from recognition.settings import tracking_settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -63,15 +64,22 @@ def test_a_failed_run_says_why_and_what_is_a_users_is_no_markup() -> None:
     assert "on `a'b`" in note
 
 
-def test_descriptions_are_written_once_and_never_over_a_persons(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descriptions_are_written_once_and_never_over_a_persons(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
     settings = tracking_settings().model_copy(update={"system_metrics": False})
     monkeypatch.setattr(tracking, "tracking_settings", lambda: settings)
     store = tracking.client()
-    with tracking.tracked_run(Experiment(), {}) as run_id:
-        pass
+    with tracking.tracked_run(Experiment(), {"prefect.flow_run_url": "http://p/run"}) as run_id:
+        begun = store.get_run(run_id).data.tags[arrangement.NOTE]
+        assert "[the run in Prefect](http://p/run)" in begun
+        assert arrangement.NOT_ENDED in begun
+    assert arrangement.NOT_ENDED not in store.get_run(run_id).data.tags[arrangement.NOTE]
     experiment_id = store.get_run(run_id).info.experiment_id
     tags = store.get_experiment(experiment_id).tags
-    assert "Which run was best?" in tags[arrangement.NOTE]
+    assert arrangement.NOTE not in tags  # no view, nothing to link to
     assert tags["mlflow.experimentKind"] == "custom_model_development"
     assert "on `digits`, `defaults`" in store.get_run(run_id).data.tags[arrangement.NOTE]
 
@@ -80,8 +88,17 @@ def test_descriptions_are_written_once_and_never_over_a_persons(state: Path, mon
             ids.append(failed)
             raise DataError("no images")
 
+    views: list[tuple[Task, set[str]]] = [
+        ("classification", {"classifiers"}),
+        ("detection", {"classifiers", "detectors"}),
+    ]
+    for task, linked in views:
+        tracking.log_scores(run_id, Scores(path=evaluation, task=task, test_digest="", metrics={}))
+        note = store.get_experiment(experiment_id).tags[arrangement.NOTE]
+        assert {word for word in ("classifiers", "detectors", "segmenters") if f"[{word}](#/" in note} == linked
     ids: list[str] = []
     store.set_experiment_tag(experiment_id, arrangement.NOTE, "ours")
+    tracking.log_scores(run_id, Scores(path=evaluation, task="segmentation", test_digest="", metrics={}))
     with pytest.raises(DataError):
         failing()
     assert store.get_experiment(experiment_id).tags[arrangement.NOTE] == "ours"
@@ -103,7 +120,7 @@ def test_a_run_leaves_its_view_its_verdict_and_its_links(in_house: dict[str, Any
     assert "[digits version 1](#/models/digits/versions/1)" in note
     assert f"{in_house['metrics']['test/accuracy']:.4f}" in note
     address = arrangement.view_address(run.info.experiment_id, "classification")
-    assert tracking.best_runs_url(in_house["run_id"]).endswith(f"/{address}")
+    assert tracking.best_runs_url(in_house["run_id"], "classification").endswith(f"/{address}")
 
 
 @pytest.mark.server

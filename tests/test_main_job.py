@@ -247,15 +247,16 @@ def test_a_second_run_downloads_and_prepares_nothing_says_so_and_competes_for_ch
 def test_a_run_that_fails_is_failed_in_mlflow_and_shown_without_a_traceback(house: House, trained: Any) -> None:
     from recognition import tracking
 
-    done = house.run("train", "name=too_deep", "model.network=cnn", "model.channels=[8,8,8,8,8]")
-    assert done.returncode == 2
-    assert "fewer model.channels" in done.stderr
+    settings = ["training.optimizer=sgd", "training.learning_rate=100", "model.network=cnn", "model.batch_norm=false"]
+    done = house.run("train", "name=diverging", "training.epochs=3", *settings)
+    assert done.returncode == 2, done.stderr
+    assert "training: the loss is" in done.stderr
     assert "Traceback" not in done.stderr
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECOGNITION_HOME", str(house.state))
-        run = _runs_named(tracking.client(), "too_deep")[0]
+        run = _runs_named(tracking.client(), "diverging")[0]
     assert run.info.status == "FAILED"
-    assert "fewer model.channels" in run.data.tags["failure"]
+    assert "training: the loss is" in run.data.tags["failure"]
 
 
 def test_fresh_does_it_again_and_a_missing_store_is_made_anew(house: House, trained: dict[str, Any]) -> None:

@@ -170,6 +170,9 @@ def test_tls_is_checked_against_the_teams_own_authority(team: Team) -> None:
     settings = requests.get(f"{team.prefect}/ui-settings", verify=str(team.certificate), timeout=60).json()
     assert settings["api_url"] == f"{team.prefect}/api"
     assert settings["auth"] == "BASIC"
+    # and ask no other host from a browser
+    page = requests.get(f"{team.prefect}/v2/", verify=str(team.certificate), timeout=60)
+    assert "connect-src 'self'" in page.headers["Content-Security-Policy"]
     # nothing of Prefect's WebSockets was refused on the way
     upgraded = [line for line in (team.reachable / "access.log").read_text().splitlines() if "/api/events/in" in line]
     assert upgraded

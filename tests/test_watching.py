@@ -137,6 +137,7 @@ def test_the_page_of_a_result_holds_scores_verdict_pictures_settings_times_and_l
     scores = Scores(path=tmp_path, test_digest="", metrics={"test/accuracy": 0.98765})
     page = result_page(
         experiment, scores, version, {"train": 125.0}, "http://m/#/run", "http://m/#/models/digits/versions/4",
+        "http://m/#/best",
         [("confusion matrix", "data:image/png;base64,AAAA")],
     )  # fmt: skip
     assert "| accuracy | 0.9877 |" in page
@@ -148,8 +149,9 @@ def test_the_page_of_a_result_holds_scores_verdict_pictures_settings_times_and_l
     assert "training.batch_size" not in page
     assert "| train | 2 min 5 s |" in page
     assert "[The run in MLflow](http://m/#/run) · [models:/digits/4 in the registry](http://m/#/models/" in page
-    alone = result_page(Experiment(), scores, None, {}, "http://m/#/run", "", [])
+    alone = result_page(Experiment(), scores, None, {}, "http://m/#/run", "", "http://m/#/best", [])
     assert "registry" not in alone
+    assert "[All runs of this kind, best first](http://m/#/best)" in alone
     assert "Nothing." in alone
 
 

@@ -190,7 +190,11 @@ def remove_schedule(
     """Take a schedule from a deployment; without --slug the one named default, or the only one."""
     from flows.deployments.scheduling import remove
 
-    _print_schedules(remove(deployment, slug), as_json)
+    left = remove(deployment, slug)
+    if not as_json:
+        typer.echo(f"removed; {'what is left:' if left else 'the deployment has no schedule now'}")
+    if left or as_json:
+        _print_schedules(left, as_json)
 
 
 @house_app.command()

@@ -90,6 +90,7 @@ def set_schedule(name: str, cron: str, timezone: str, slug: str, words: list[str
         else:
             made = DeploymentScheduleCreate(schedule=schedule, active=True, parameters=parameters, slug=slug)
             client.create_deployment_schedules(target.deployment.id, [made])
+        _plan(client, target)
         return next(one for one in _again(client, target) if one.slug == slug)
 
 
@@ -117,6 +118,7 @@ def resume(name: str, slug: str = "") -> list[Planned]:
         _switch(client, target, _one(target, slug), True)
         if target.deployment.paused:
             client.resume_deployment(target.deployment.id)
+        _plan(client, target)
         return _again(client, target)
 
 
@@ -200,15 +202,21 @@ def _planned(target: Target, schedule: DeploymentSchedule) -> Planned:
     active = schedule.active and not target.deployment.paused
     said = {"cron": "{}", "rrule": "rrule {}", "interval": "every {} s"}
     when = next((text.format(content[kind]) for kind, text in said.items() if kind in content), str(content))
+    zone = zoneinfo.ZoneInfo(content.get("timezone") or "UTC")
     return Planned(
         deployment=target.name,
         slug=schedule.slug or "",
         when=when,
-        timezone=content.get("timezone") or "UTC",
+        timezone=zone.key,
         active=active,
         parameters=schedule.parameters,
-        next_runs=tuple(moment.astimezone() for moment in _dates(content)) if active else (),
+        next_runs=tuple(moment.astimezone(zone) for moment in _dates(content)) if active else (),
     )
+
+
+def _plan(client: SyncPrefectClient, target: Target) -> None:
+    """Have the next runs made at once; the server's own round comes once a minute, and would miss those before it."""
+    client.request("POST", "/deployments/{id}/schedule", path_params={"id": target.deployment.id}, json={})
 
 
 def _switch(client: SyncPrefectClient, target: Target, schedule: DeploymentSchedule, active: bool) -> None:
