@@ -49,7 +49,7 @@ KINDS = ("plain script", "`recognition train` in a running house", "`recognition
 
 def main() -> None:
     long = "--long" in sys.argv[1:]
-    words, repeats = (LONG, 1) if long else (SHORT, 5)
+    words, repeats = (LONG, 1) if long else (SHORT, 3)
     walls: dict[str, list[float]] = {kind: [] for kind in KINDS}
     parts: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory() as folder:

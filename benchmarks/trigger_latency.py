@@ -11,7 +11,7 @@ from typing import Any
 from report import machine, publish, spread
 from running_house import RunningHouse, running_house
 
-RUNS = 5
+RUNS = 3
 MARKS = ("process started", "flow begun", "data there", "network training", "first epoch ended", "run ended")
 
 
