@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := flows tasks lightning_modules recognition
-# processes that tests run in: what starts servers runs in one of them, everything else in the others
+# processes that tests run in; what shares something that takes long to make runs in one of them. Tests with servers come
+# after the others: a process that has talked to Prefect can't fork loader workers any more
 WORKERS ?= 2
 PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup
 export NO_ALBUMENTATIONS_UPDATE := 1
@@ -39,10 +40,12 @@ check: lint  ## The quick inner loop: lint and the tests that need no server
 	$(PYTEST) -q -m "not server and not slow"
 
 test: lint  ## Every check
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not server and not slow"
+	$(PYTEST) -m "server and not slow"
 
 test-all: lint  ## Every check, the long forms too
-	$(PYTEST)
+	$(PYTEST) -m "not server"
+	$(PYTEST) -m server
 
 docs: setup  ## Write the generated pages and the schema anew
 	$(BIN)/python docs/generate.py
